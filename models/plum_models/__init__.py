@@ -1,0 +1,1 @@
+"""Decoder, checkpoints and tokenizer: what a policy is made of."""

@@ -1,0 +1,1 @@
+"""PLUM's method, one room an idea: see the README's map."""

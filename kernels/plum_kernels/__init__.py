@@ -1,0 +1,7 @@
+"""Kernels of preference learning, each beside its plain-torch reference. Derivations: kernels/README.md."""
+
+from __future__ import annotations
+
+from plum_kernels.logprob.interface import BACKENDS, LinearLogprob, linear_logprob
+
+__all__ = ["BACKENDS", "LinearLogprob", "linear_logprob"]

@@ -72,9 +72,9 @@ install: venv
 	@rm -f $(VENV)/.plum-$(STAMP)
 	@echo "$(TORCH)" > $(VENV)/constraints.txt
 	@echo "setup: installing $(TORCH) into $(VENV) (the largest part: minutes on a slow line)"
-	@$(PY) -m pip install --quiet "$(TORCH)"
+	@$(PY) -m pip install --quiet --quiet "$(TORCH)"
 	@echo "setup: installing this checkout, editable$(if $(EXTRA), and the tools of its tests)"
-	@$(PY) -m pip install --quiet -c $(VENV)/constraints.txt -e '.$(EXTRA)'
+	@$(PY) -m pip install --quiet --quiet -c $(VENV)/constraints.txt -e '.$(EXTRA)'
 	@echo "$(WANTED)" | tee $(VENV)/.plum-run > $(VENV)/.plum-$(STAMP)
 	@echo "setup: done; the next call skips all this"
 

@@ -1,6 +1,9 @@
 """The records that the stages hand to each other, and their files."""
 
-from plum_core.records.files import append_jsonl, read_jsonl, write_atomic, write_jsonl
+from __future__ import annotations
+
+from plum_core.records.codec import from_json, to_json
+from plum_core.records.files import JsonlWriter, append_jsonl, read_jsonl, write_atomic, write_jsonl
 from plum_core.records.types import (
     Instruction,
     Label,
@@ -15,6 +18,7 @@ from plum_core.records.types import (
 
 __all__ = [
     "Instruction",
+    "JsonlWriter",
     "Label",
     "Outcome",
     "Pair",
@@ -24,7 +28,9 @@ __all__ = [
     "TestSuite",
     "Verdict",
     "append_jsonl",
+    "from_json",
     "read_jsonl",
+    "to_json",
     "write_atomic",
     "write_jsonl",
 ]

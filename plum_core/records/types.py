@@ -42,7 +42,7 @@ class StdinTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestSuite:
-    """Generated tests of one instruction; ``kept`` is false when a filter threw it out, and ``why`` says which."""
+    """Tests of one instruction; ``kept`` is false when a filter threw it out, ``why`` says which."""
 
     __test__ = False  # not a pytest class
 
@@ -58,7 +58,7 @@ class TestSuite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One draw of the policy. ``token_ids`` are what was sampled, the end-of-sequence id included when drawn."""
+    """One draw of the policy. ``token_ids`` are what was sampled, an end-of-sequence id included."""
 
     instruction_id: str
     index: int
@@ -75,7 +75,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """Code and its tests, as the executor takes them. ``limits`` overrides single fields of the executor's own."""
+    """Code and its tests, as the executor takes them. ``limits`` overrides fields of the executor's."""
 
     id: str
     code: str

@@ -7,7 +7,12 @@ from plum_core.grammar.ops import filters, others
 DICT_OPS = (
     filters(
         "dict",
-        ("above", "value > {k}", "entries with a value above {k} | entries whose value exceeds {k}", {"k": range(1, 12)}),
+        (
+            "above",
+            "value > {k}",
+            "entries with a value above {k} | entries whose value exceeds {k}",
+            {"k": range(1, 12)},
+        ),
         ("below", "value < {k}", "entries with a value below {k}", {"k": range(2, 14)}),
         ("even", "value % 2 == 0", "entries with an even value | entries whose value is even"),
         ("odd", "value % 2 == 1", "entries with an odd value | entries whose value is odd"),
@@ -19,9 +24,25 @@ DICT_OPS = (
         "step",
         "dict",
         "dict",
-        ("double", "{{key: value * 2 for key, value in {x}.items()}}", "{x} with all values doubled", "double all values"),
-        ("add", "{{key: value + {k} for key, value in {x}.items()}}", "{x} with all values increased by {k}", "add {k} to all values", {"k": range(2, 9)}),
-        ("upper", "{{key.upper(): value for key, value in {x}.items()}}", "{x} with the keys in upper case", "put the keys in upper case"),
+        (
+            "double",
+            "{{key: value * 2 for key, value in {x}.items()}}",
+            "{x} with all values doubled",
+            "double all values",
+        ),
+        (
+            "add",
+            "{{key: value + {k} for key, value in {x}.items()}}",
+            "{x} with all values increased by {k}",
+            "add {k} to all values",
+            {"k": range(2, 9)},
+        ),
+        (
+            "upper",
+            "{{key.upper(): value for key, value in {x}.items()}}",
+            "{x} with the keys in upper case",
+            "put the keys in upper case",
+        ),
     )
     + others(
         "step",
@@ -34,7 +55,12 @@ DICT_OPS = (
         "dict",
         "strs",
         ("keys", "list({x})", "the keys of {x}", "take the keys"),
-        ("keys_by_value", "sorted({x}, key={x}.get)", "the keys of {x} ordered by value", "order the keys by value"),
+        (
+            "keys_by_value",
+            "sorted({x}, key={x}.get)",
+            "the keys of {x} ordered by value",
+            "order the keys by value",
+        ),
     )
     + others(
         "reduce",
@@ -50,23 +76,48 @@ DICT_OPS = (
 ROW_OPS = (
     filters(
         "rows",
-        ("longer", "len({e}) > {k}", "{n} longer than {k} | {n} with more than {k} numbers", {"k": range(1, 4)}),
-        ("sum_above", "sum({e}) > {k}", "{n} whose sum is above {k} | {n} that add up to more than {k}", {"k": range(4, 16)}),
+        (
+            "longer",
+            "len({e}) > {k}",
+            "{n} longer than {k} | {n} with more than {k} numbers",
+            {"k": range(1, 4)},
+        ),
+        (
+            "sum_above",
+            "sum({e}) > {k}",
+            "{n} whose sum is above {k} | {n} that add up to more than {k}",
+            {"k": range(4, 16)},
+        ),
         ("has", "{k} in {e}", "{n} that contain {k} | {n} with a {k}", {"k": range(0, 7)}),
     )
     + others(
         "map",
         "rows",
         "ints",
-        ("sum", "sum({e})", "the sums of {x} | the row sums of {x}", "sum each row | replace each row by its sum"),
+        (
+            "sum",
+            "sum({e})",
+            "the sums of {x} | the row sums of {x}",
+            "sum each row | replace each row by its sum",
+        ),
         ("len", "len({e})", "the lengths of {x}", "take the length of each row"),
-        ("max", "max({e}, default=0)", "the largest number in each of {x} (0 if empty)", "take the largest number of each row (0 if empty)"),
+        (
+            "max",
+            "max({e}, default=0)",
+            "the largest number in each of {x} (0 if empty)",
+            "take the largest number of each row (0 if empty)",
+        ),
     )
     + others(
         "step",
         "rows",
         "ints",
-        ("flat", "[x for row in {x} for x in row]", "the numbers in all of {x} | the flattened {x}", "flatten them into one list"),
+        (
+            "flat",
+            "[x for row in {x} for x in row]",
+            "the numbers in all of {x} | the flattened {x}",
+            "flatten them into one list",
+        ),
     )
     + others(
         "step",

@@ -60,7 +60,11 @@ def without_op(task: Task) -> Iterator[Task]:
             if step.op.takes == step.op.gives:
                 shorter = (*steps[:i], *steps[i + 1 :])
                 yield Task(
-                    task.shape, task.source, task.param, (*task.pipelines[:p], shorter, *task.pipelines[p + 1 :]), task.argument
+                    task.shape,
+                    task.source,
+                    task.param,
+                    (*task.pipelines[:p], shorter, *task.pipelines[p + 1 :]),
+                    task.argument,
                 )
 
 
@@ -77,7 +81,9 @@ def make_problem(task: Task, rng: random.Random, *, name: str, tests: int) -> Pr
     if any(_outputs(shorter, arguments) == outputs for shorter in without_op(task)):
         return None
     solutions = tuple(dict.fromkeys(solution(task, style) for style in STYLES))
-    return Problem(name, task.skeleton, instruction(task, rng), starter, solutions, tuple(arguments), tuple(outputs))
+    return Problem(
+        name, task.skeleton, instruction(task, rng), starter, solutions, tuple(arguments), tuple(outputs)
+    )
 
 
 def _distinct_arguments(task: Task, rng: random.Random, count: int) -> list[tuple[Any, ...]]:

@@ -1,0 +1,127 @@
+"""Text to ids and back, by the `tokenizers` library and a checkpoint's own files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, Tokenizer as RustTokenizer, decoders, models, pre_tokenizers, trainers
+
+EOS, PAD = "<|endoftext|>", "<|pad|>"
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer with the special ids that training and sampling need.
+
+    ``encode`` adds no special token: where a sequence begins and ends is the caller's decision, made once.
+    """
+
+    def __init__(
+        self,
+        inner: RustTokenizer,
+        *,
+        eos_token_ids: Iterable[int],
+        pad_token_id: int | None = None,
+        bos_token_id: int | None = None,
+    ) -> None:
+        self.inner = inner
+        eos = list(eos_token_ids)
+        if not eos:
+            raise ValueError(
+                "a tokenizer needs at least one end-of-sequence id: without one, no sample ever stops"
+            )
+        self.eos_token_id = eos[0]
+        self.eos_token_ids = frozenset(eos)
+        self.pad_token_id = pad_token_id
+        self.bos_token_id = bos_token_id
+
+    @property
+    def vocab_size(self) -> int:
+        return self.inner.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        return self.inner.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; special tokens are left out."""
+        return self.inner.decode(list(ids), skip_special_tokens=True)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+        """Byte-level BPE. Digits stand alone and a merge never crosses a line, but it may cross words."""
+        inner = RustTokenizer(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.Split(Regex(r"\n *"), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        inner.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[EOS, PAD],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        inner.train_from_iterator(texts, trainer)
+        return cls(inner, eos_token_ids=[inner.token_to_id(EOS)], pad_token_id=inner.token_to_id(PAD))
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Tokenizer:
+        """Read tokenizer.json, and the special ids that config, generation config and tokenizer config name."""
+        folder = Path(folder)
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: a checkpoint folder needs its tokenizer.json")
+        try:
+            inner = RustTokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(
+                f"{path} is not a tokenizer file ({error}): copy it again from the checkpoint"
+            ) from error
+        settings = _json(folder / "tokenizer_config.json")
+        eos: list[int] = []
+        for name in ("generation_config.json", "config.json"):
+            found = _json(folder / name).get("eos_token_id")
+            eos += found if isinstance(found, list) else [found] if found is not None else []
+        eos += _ids(inner, settings, "eos_token")
+        return cls(
+            inner,
+            eos_token_ids=list(dict.fromkeys(eos)),
+            pad_token_id=next(iter(_ids(inner, settings, "pad_token")), None),
+            bos_token_id=next(iter(_ids(inner, settings, "bos_token")), None),
+        )
+
+    def files(self) -> dict[str, bytes]:
+        """The tokenizer's files in Hugging Face's layout, by name."""
+        settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        for key, token in (
+            ("eos", self.eos_token_id),
+            ("pad", self.pad_token_id),
+            ("bos", self.bos_token_id),
+        ):
+            if token is not None:
+                settings[f"{key}_token"] = self.inner.id_to_token(token)
+        return {
+            "tokenizer.json": self.inner.to_str(pretty=False).encode(),
+            "tokenizer_config.json": (json.dumps(settings, indent=2) + "\n").encode(),
+        }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg}): copy the file again") from error
+
+
+def _ids(inner: RustTokenizer, settings: dict[str, Any], key: str) -> list[int]:
+    token = settings.get(key)
+    token = token.get("content") if isinstance(token, dict) else token
+    found = inner.token_to_id(token) if token else None
+    return [] if found is None else [found]

@@ -114,9 +114,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = (
-            None
-            if config.tie_word_embeddings
-            else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            None if config.tie_word_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         )
 
     @property
@@ -124,9 +122,7 @@ class Decoder(nn.Module):
         """The output matrix, (V, D): the embedding itself where the two are tied."""
         return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
-    def forward(
-        self, token_ids: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention
-    ) -> Tensor:
+    def forward(self, token_ids: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
         """Hidden states after the final norm.
 
         token_ids: (B, S) int64 in [0, V). positions: (S,) or (B, S), 0..S-1 where not given.

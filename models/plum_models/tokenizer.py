@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer as RustTokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as RustTokenizer
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 
@@ -29,9 +30,7 @@ class Tokenizer:
         self.inner = inner
         eos = list(eos_token_ids)
         if not eos:
-            raise ValueError(
-                "a tokenizer needs at least one end-of-sequence id: without one, no sample ever stops"
-            )
+            raise ValueError("a tokenizer needs at least one end-of-sequence id: without one, no sample ever stops")
         self.eos_token_id = eos[0]
         self.eos_token_ids = frozenset(eos)
         self.pad_token_id = pad_token_id
@@ -79,9 +78,7 @@ class Tokenizer:
         try:
             inner = RustTokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
-            raise ValueError(
-                f"{path} is not a tokenizer file ({error}): copy it again from the checkpoint"
-            ) from error
+            raise ValueError(f"{path} is not a tokenizer file ({error}): copy it again from the checkpoint") from error
         settings = _json(folder / "tokenizer_config.json")
         eos: list[int] = []
         for name in ("generation_config.json", "config.json"):

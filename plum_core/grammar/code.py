@@ -85,9 +85,8 @@ def _apply(body: Body, run: list[Step]) -> None:
             body.assign(step.op.takes)
         body.now = comprehension(run, body.now)
         return
-    if step.op.code.count("{x}") > 1 or len(body.now) > 60:
-        if step.op.takes in KINDS:
-            body.assign(step.op.takes)
+    if (step.op.code.count("{x}") > 1 or len(body.now) > 60) and step.op.takes in KINDS:
+        body.assign(step.op.takes)
     code = step.op.code
     if SOLE_ARGUMENT.match(code) and _is_comprehension(body.now):
         body.now = step.fill(code, x=body.now[1:-1])

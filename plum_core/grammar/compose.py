@@ -57,9 +57,7 @@ def _bind(op: Op, rng: random.Random) -> Step:
     return Step(op, tuple((name, str(rng.choice(values))) for name, values in op.consts.items()))
 
 
-def _pipeline(
-    source: Source, length: int, rng: random.Random, ends: tuple[str, ...] = ()
-) -> tuple[Step, ...]:
+def _pipeline(source: Source, length: int, rng: random.Random, ends: tuple[str, ...] = ()) -> tuple[Step, ...]:
     """Operations of one pipeline; its reduction gives one of ``ends`` where that is not empty.
 
     Empty where a few draws found none: not every kind of value can be reduced to every type.

@@ -7,11 +7,62 @@ from typing import Any
 
 from plum_core.grammar.compose import Task
 
-WORDS = (
-    "apple bee cat civic dog echo eel egg fig gate hill ink iris jam kayak kite leaf level lime moon noon note "
-    "oak onion opal otter pear pen pine plum pop radar rain ring rose sand sea seed ship silk star stats stone "
-    "sun tea tree tulip under unit vase wave wind yarn zebra"
-).split()
+WORDS = [
+    "apple",
+    "bee",
+    "cat",
+    "civic",
+    "dog",
+    "echo",
+    "eel",
+    "egg",
+    "fig",
+    "gate",
+    "hill",
+    "ink",
+    "iris",
+    "jam",
+    "kayak",
+    "kite",
+    "leaf",
+    "level",
+    "lime",
+    "moon",
+    "noon",
+    "note",
+    "oak",
+    "onion",
+    "opal",
+    "otter",
+    "pear",
+    "pen",
+    "pine",
+    "plum",
+    "pop",
+    "radar",
+    "rain",
+    "ring",
+    "rose",
+    "sand",
+    "sea",
+    "seed",
+    "ship",
+    "silk",
+    "star",
+    "stats",
+    "stone",
+    "sun",
+    "tea",
+    "tree",
+    "tulip",
+    "under",
+    "unit",
+    "vase",
+    "wave",
+    "wind",
+    "yarn",
+    "zebra",
+]
 CHARACTERS = "aabbccdeeefghiilmnooprrsttu  ABDEMRS0123579"
 
 

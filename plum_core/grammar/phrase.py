@@ -19,9 +19,7 @@ def _grow(phrase: str, step: Step, bare: bool, rng: random.Random) -> str:
         return f"the {step.fill(said, n=noun)} {'in' if bare else 'among'} {phrase}"
     if bare and said.startswith(("the number of {x}", "how many {x}")):
         phrase = f"{noun} in {phrase}"
-    elif said.startswith(
-        ("the number of {x}", "how many {x}", "the number of distinct {x}", "how many different {x}")
-    ):
+    elif said.startswith(("the number of {x}", "how many {x}", "the number of distinct {x}", "how many different {x}")):
         phrase = phrase.removeprefix("the ")
     return step.fill(said, x=phrase, n=noun)
 
@@ -42,9 +40,7 @@ def orders(steps: tuple[Step, ...], param: str, rng: random.Random) -> str:
         if step.op.form == "filter":
             said.append("keep only the " + step.fill(rng.choice(step.op.says), n=_noun(step.op.takes)))
         else:
-            said.append(
-                step.fill(rng.choice(step.op.orders or step.op.says), x=param, n=_noun(step.op.takes))
-            )
+            said.append(step.fill(rng.choice(step.op.orders or step.op.says), x=param, n=_noun(step.op.takes)))
     opening = [] if middle[0].op.takes == "source" else [f"{rng.choice(('take', 'start with'))} {param}"]
     result = rng.choice(("the result", "what remains", f"those {_noun(last.op.takes)}"))
     if last.op.says[0].startswith(("the number of {x}", "how many {x}")):

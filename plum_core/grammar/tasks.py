@@ -81,9 +81,7 @@ def make_problem(task: Task, rng: random.Random, *, name: str, tests: int) -> Pr
     if any(_outputs(shorter, arguments) == outputs for shorter in without_op(task)):
         return None
     solutions = tuple(dict.fromkeys(solution(task, style) for style in STYLES))
-    return Problem(
-        name, task.skeleton, instruction(task, rng), starter, solutions, tuple(arguments), tuple(outputs)
-    )
+    return Problem(name, task.skeleton, instruction(task, rng), starter, solutions, tuple(arguments), tuple(outputs))
 
 
 def _distinct_arguments(task: Task, rng: random.Random, count: int) -> list[tuple[Any, ...]]:

@@ -42,9 +42,7 @@ def keep_top(logits: Tensor, params: SamplingParams) -> Tensor:
         ordered, order = logits.sort(dim=-1, descending=True)
         probs = ordered.softmax(-1)
         outside = probs.cumsum(-1) - probs >= params.top_p  # the first token is always inside
-        logits = torch.full_like(logits, -torch.inf).scatter(
-            -1, order, ordered.masked_fill(outside, -torch.inf)
-        )
+        logits = torch.full_like(logits, -torch.inf).scatter(-1, order, ordered.masked_fill(outside, -torch.inf))
     return logits
 
 

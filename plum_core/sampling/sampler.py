@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 import torch
+from plum_models.decoder import Decoder
+from plum_models.tokenizer import Tokenizer
 from torch import Tensor
 
 from plum_core.sampling.draw import draw
 from plum_core.sampling.params import Completion, Request, SamplingParams
 from plum_core.sampling.prefill import Prompts, prefill
 from plum_core.sampling.step import Cache, DecodeStep
-from plum_models.decoder import Decoder
-from plum_models.tokenizer import Tokenizer
 
 
 class Sampler:
@@ -60,16 +60,12 @@ class Sampler:
 class _Batch:
     """The live rows of one call: rows [0, live) are busy, and row tensors are indexed by them."""
 
-    def __init__(
-        self, sampler: Sampler, requests: Sequence[Request], params: SamplingParams, positions: int
-    ) -> None:
+    def __init__(self, sampler: Sampler, requests: Sequence[Request], params: SamplingParams, positions: int) -> None:
         self.sampler, self.params = sampler, params
         decoder = sampler.decoder
         device = decoder.embed_tokens.weight.device
         self.requests = deque(requests)
-        self.waiting: deque[tuple[int, Request, int]] = (
-            deque()
-        )  # (prompt row in self.prompts, request, sample index)
+        self.waiting: deque[tuple[int, Request, int]] = deque()  # (prompt row in self.prompts, request, sample index)
         self.prompts: Prompts | None = None
         total = sum(len(r.seeds) for r in requests)
         rows = max(1, min(sampler.max_rows, total))
@@ -122,14 +118,10 @@ class _Batch:
         return done
 
     def _prefill(self) -> None:
-        chunk = [
-            self.requests.popleft() for _ in range(min(self.sampler.prompts_per_prefill, len(self.requests)))
-        ]
+        chunk = [self.requests.popleft() for _ in range(min(self.sampler.prompts_per_prefill, len(self.requests)))]
         self.prompts = prefill(self.sampler.decoder, chunk)
         self.sampler.prefilled_prompts += len(chunk)
-        self.waiting.extend(
-            (row, request, i) for row, request in enumerate(chunk) for i in range(len(request.seeds))
-        )
+        self.waiting.extend((row, request, i) for row, request in enumerate(chunk) for i in range(len(request.seeds)))
 
     def _take(self, rows: Tensor, logits: Tensor) -> list[Completion]:
         """Draw the next token of these rows; release those that are finished."""
@@ -144,8 +136,7 @@ class _Batch:
             return []
         which = finished.nonzero().squeeze(-1)
         out = [
-            self._completion(row, stop)
-            for row, stop in zip(rows[which].tolist(), ended[which].tolist(), strict=True)
+            self._completion(row, stop) for row, stop in zip(rows[which].tolist(), ended[which].tolist(), strict=True)
         ]
         self._release(rows[which].tolist())
         return out

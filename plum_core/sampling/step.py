@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from plum_models.decoder import Decoder, rotary_tables
+from torch import Tensor, nn
 
 
 def _joined(linears: list[nn.Linear], scale: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -86,8 +85,6 @@ class DecodeStep:
             )
             o = torch.bmm(scores.softmax(-1), seen[..., width:]).view(len(tokens), -1)
             x = x + F.linear(o, *out)
-            gate, up = F.linear(
-                F.rms_norm(x, (x.shape[-1],), eps=c.rms_norm_eps), gate_up, gate_up_bias
-            ).chunk(2, -1)
+            gate, up = F.linear(F.rms_norm(x, (x.shape[-1],), eps=c.rms_norm_eps), gate_up, gate_up_bias).chunk(2, -1)
             x = x + F.linear(F.silu(gate) * up, *down)
         return F.linear(F.rms_norm(x, (x.shape[-1],), eps=c.rms_norm_eps), self.head).float()

@@ -24,9 +24,7 @@ def to_json(record: Any) -> dict[str, Any]:
     out = {f.name: _plain(getattr(record, f.name)) for f in dataclasses.fields(record) if f.name != "extra"}
     for key, value in getattr(record, "extra", {}).items():
         if key in out:
-            raise FieldError(
-                f"extra holds {key!r}, which is a field of {type(record).__name__}: set the field"
-            )
+            raise FieldError(f"extra holds {key!r}, which is a field of {type(record).__name__}: set the field")
         out[key] = value
     return out
 
@@ -37,11 +35,7 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_json(value)
     if isinstance(value, tuple | list):
-        return (
-            [_plain(v) for v in value]
-            if value and not isinstance(value[0], int | float | str)
-            else list(value)
-        )
+        return [_plain(v) for v in value] if value and not isinstance(value[0], int | float | str) else list(value)
     return value
 
 

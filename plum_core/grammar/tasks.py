@@ -98,7 +98,10 @@ def _outputs(task: Task, arguments: list[tuple[Any, ...]]) -> list[Any] | None:
     solve = compile_solution(signature(task), solution(task, "fused"))
     outputs = []
     for args in arguments:
-        out = solve(*args)
+        try:
+            out = solve(*args)
+        except (IndexError, ValueError, OverflowError):
+            return None  # not defined on every input (the first letter of an empty word): not a task
         if len(repr(out)) > MAX_OUTPUT_CHARS:
             return None
         outputs.append(out)

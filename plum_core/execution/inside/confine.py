@@ -1,0 +1,185 @@
+"""Confinement: what the zygote gives up once, what each child gives up before it reads its job, and the proof.
+
+Order in a child: death with the parent, own session, Landlock, rlimits, seccomp. no_new_privs, dropped
+capabilities, the empty environment and the long filter are inherited from the zygote. ``probe`` does all of it in
+a child and tries the door handles, because a version number says nothing about a container's own restrictions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import signal
+import socket
+import sys
+import sysconfig
+from contextlib import suppress
+
+from plum_core.execution.inside import kernel, seccomp
+
+JOB_FD = 3  # a child's only descriptor beside 0, 1 and 2
+MANDATORY = ("no_new_privs", "seccomp", "rlimits", "landlock")
+DEFAULT_MEMORY = 1 << 30
+OPEN_FILES = 64
+STACK = 8 << 20
+
+
+def readable_paths(packages: list[str]) -> list[str]:
+    """What a child may read: the standard library, shared objects, time zones, and the folders ``packages``."""
+    paths = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *packages]
+    paths += [os.path.join(sys.base_prefix, "lib"), "/lib", "/lib64", "/usr/lib", "/usr/lib64"]
+    paths += ["/etc/ld.so.cache", "/usr/share/zoneinfo", "/etc/localtime"]
+    paths += ["/dev/zero", "/dev/urandom", "/dev/random"]
+    return sorted(set(paths))
+
+
+class Confinement:
+    """Built in the zygote, applied in its children."""
+
+    def __init__(self, packages: list[str]) -> None:
+        self._ruleset = kernel.landlock_ruleset(readable_paths(packages), ["/dev/null"])
+        self._filter = kernel.ChildFilter()
+
+    def move(self, fd: int) -> None:
+        """Let the ruleset's descriptor be ``fd``."""
+        self._ruleset = os.dup2(self._ruleset, fd, inheritable=False)
+
+    def enter(self, parent: int) -> None:
+        """Confine this process, a fresh fork of ``parent``. The judge adds the job's own rlimits from outside."""
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL, "death with the parent")
+        if os.getppid() != parent:
+            os._exit(0)  # the zygote died before the line above
+        os.setsid()
+        kernel.landlock_restrict(self._ruleset)
+        self._filter.load(os.getpid())
+
+
+def zygote_limits() -> None:
+    """The rlimits that every child inherits; the judge sets CPU, memory and file size for each job from outside."""
+    for name, value in (
+        (resource.RLIMIT_AS, DEFAULT_MEMORY),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
+        (resource.RLIMIT_SIGPENDING, 64),
+        (resource.RLIMIT_STACK, STACK),
+    ):
+        _, hard = resource.getrlimit(name)
+        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        # AS and FSIZE keep their hard limit: the judge sets both for each job from outside.
+        keep_hard = name in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE)
+        resource.setrlimit(name, (allowed, hard if keep_hard else allowed))
+
+
+def enter_namespaces() -> list[str]:
+    """Own network, IPC and UTS namespaces for the zygote, where the kernel lets us; returns what was got."""
+    flags = kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+    for extra, names in ((0, []), (kernel.CLONE_NEWUSER, ["user_ns"])):
+        with suppress(OSError):
+            kernel.unshare(flags | extra)
+            return [*names, "net_ns", "ipc_ns", "uts_ns"]
+    return []
+
+
+def zygote_privileges() -> None:
+    """no_new_privs, no core dump or ptrace by others, no capabilities, first victim when memory runs out."""
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1, "no_new_privs")
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0, "not dumpable")
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+    kernel.drop_capabilities()
+
+
+def zygote_filter() -> None:
+    """The long seccomp filter."""
+    packed = seccomp.pack(seccomp.zygote_filter(kernel.machine()))
+    kernel.load_filter(ctypes.create_string_buffer(packed, len(packed)))
+
+
+def missing_layer(simulated: list[str]) -> str | None:
+    """The first mandatory layer that this kernel does not offer, as a sentence; None when all are there.
+
+    Each is tried in a forked child. ``simulated`` names layers to be taken as missing: it can only make the
+    executor refuse.
+    """
+    for layer in MANDATORY:
+        why = "taken as missing, as asked for" if layer in simulated else _tried_in_a_child(layer)
+        if why:
+            return f"the sandbox needs {layer}, which this machine does not offer ({why}); {_REMEDY[layer]}"
+    return None
+
+
+_REMEDY = {
+    "no_new_privs": "run on Linux 3.5 or later",
+    "seccomp": "run on x86_64 or aarch64 Linux with CONFIG_SECCOMP_FILTER, and let the container use seccomp(2)",
+    "rlimits": "let the container use setrlimit(2)",
+    "landlock": "run on Linux 5.13 or later with landlock in the kernel's lsm= list",
+}
+
+
+def _tried_in_a_child(layer: str) -> str:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _TRIALS[layer]()
+            said = ""
+        except BaseException as problem:
+            said = str(problem) or type(problem).__name__
+        os.write(writer, said.encode()[:500] + b".")
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        said = pipe.read().decode(errors="replace")
+    os.waitpid(pid, 0)
+    return said[:-1] if said.endswith(".") else "the trial process died"
+
+
+def _expect(refusal: int, act: str, call: object) -> None:
+    try:
+        call()  # type: ignore[operator]
+    except OSError as problem:
+        if problem.errno == refusal:
+            return
+        raise OSError(problem.errno, f"{act} ended with {problem.strerror}") from None
+    raise OSError(0, f"{act} was not refused")
+
+
+def _try_no_new_privs() -> None:
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1, "no_new_privs")
+
+
+def _try_seccomp() -> None:
+    _try_no_new_privs()
+    zygote_filter()
+    kernel.ChildFilter().load(os.getpid())
+    _expect(errno.EPERM, "opening a socket under the filter", socket.socket)
+    _expect(errno.EAGAIN, "a fork under the filter", os.fork)
+
+
+def _try_rlimits() -> None:
+    zygote_limits()
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit > DEFAULT_MEMORY:
+        raise OSError(0, f"RLIMIT_AS is {limit} after setting it to {DEFAULT_MEMORY}")
+    with suppress(MemoryError):
+        bytearray(DEFAULT_MEMORY)
+        raise OSError(0, "an allocation past RLIMIT_AS was not refused")
+
+
+def _try_landlock() -> None:
+    _try_no_new_privs()
+    kernel.landlock_restrict(kernel.landlock_ruleset([], []))
+    _expect(errno.EACCES, "reading a folder under Landlock", lambda: os.listdir("/"))
+
+
+_TRIALS = {
+    "no_new_privs": _try_no_new_privs,
+    "seccomp": _try_seccomp,
+    "rlimits": _try_rlimits,
+    "landlock": _try_landlock,
+}

@@ -1,0 +1,48 @@
+"""Frames on a stream socket: a 4-byte little-endian length, then that many bytes of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from typing import Any
+
+HEADER = struct.Struct("<I")
+# ensure_ascii: a lone surrogate in a string travels as an escape
+dumps = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
+
+
+def pack(message: Any) -> bytes:
+    """One frame. ``message`` is JSON-able."""
+    body = dumps(message).encode()
+    return HEADER.pack(len(body)) + body
+
+
+def read_exactly(fd: int, size: int) -> bytes:
+    """``size`` bytes of a blocking descriptor. Raises EOFError when the other side closes before."""
+    parts = []
+    while size > 0:
+        part = os.read(fd, min(size, 1 << 20))
+        if not part:
+            raise EOFError("the other side closed the socket")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def read(fd: int) -> Any:
+    """The next message of a blocking descriptor; for a trusted writer."""
+    return json.loads(read_exactly(fd, HEADER.unpack(read_exactly(fd, 4))[0]))
+
+
+def write(fd: int, message: Any) -> None:
+    """Send one message on a blocking descriptor."""
+    write_bytes(fd, pack(message))
+
+
+def write_bytes(fd: int, frame: bytes) -> None:
+    """All of ``frame``, which is packed already."""
+    sent = os.write(fd, frame)
+    while sent < len(frame):
+        frame = frame[sent:]
+        sent = os.write(fd, frame)

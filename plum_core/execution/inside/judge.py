@@ -1,0 +1,261 @@
+"""The judge: hands a program to confined children, holds the tests, and decides.
+
+A program arrives as the parent's JSON; the verdict goes back the same way. What a child sends is data: it is bounded,
+checked for its nonce and order, decoded to plain values, and compared here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from plum_core.execution.inside import codec, frames, stdio
+from plum_core.execution.inside.plan import Check, Plan, make_plan, wants
+from plum_core.execution.inside.processes import Child, Closed, Ending, Zygote, ending_of
+from plum_core.execution.inside.results import Result, exception_result
+
+MAX_DETAIL = 400
+
+
+class Usage:
+    """What the children of one program used together."""
+
+    def __init__(self) -> None:
+        self.cpu_s = 0.0
+        self.peak_kib = 0
+
+    def add(self, cpu_s: float, peak_kib: int) -> None:
+        self.cpu_s += cpu_s
+        self.peak_kib = max(self.peak_kib, peak_kib)
+
+
+class Raised(Exception):
+    """A call of the program ended with an exception."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result)
+        self.result = result
+
+
+class Judge:
+    """Judges one program at a time. ``packages`` are the library packages of the second zygote."""
+
+    def __init__(self, zygote: Zygote, packages: list[str]) -> None:
+        self._zygote = zygote
+        self._library: Zygote | None = None
+        names = [os.path.basename(path) for path in packages]
+        self._packages = [name for name in names if "." not in name]
+
+    def judge(self, program: dict[str, Any]) -> dict[str, Any]:
+        """The verdict's fields. Raises SandboxFault when the run says nothing about the program."""
+        began = time.monotonic()
+        usage = Usage()
+        tests = tuple(program["tests"])
+        plan = _plan(tests, program["setup"], json.dumps(program["calls"]), program.get("entry"))
+        if isinstance(plan, Result):
+            results = [plan] * (len(tests) + len(program["calls"]) + len(program["stdin_tests"]))
+        else:
+            results = self._results(plan, program, usage)
+        first = next((result for result in results if result.outcome != "passed"), Result("passed", ""))
+        if not results:
+            first = Result("error", "the program has no tests")
+        return {
+            "outcome": first.outcome,
+            "passed": [result.outcome == "passed" for result in results],
+            "detail": first.detail[:MAX_DETAIL],
+            "wall_s": round(time.monotonic() - began, 6),
+            "cpu_s": round(usage.cpu_s, 6),
+            "peak_mib": round(usage.peak_kib / 1024, 3),
+            "attested": isinstance(plan, Result) or plan.tier < 2,
+        }
+
+    def _results(self, plan: Plan, program: dict[str, Any], usage: Usage) -> list[Result]:
+        limits = program["limits"]
+        if len(program["code"]) > limits["source_kib"] * 1024:
+            count = len(plan.tests) + len(program["stdin_tests"])
+            return [Result("error", f"source of more than {limits['source_kib']} KiB")] * count
+        zygote = self._for(program, plan)
+        results = []
+        if plan.tests:
+            run = _run_inline if plan.tier == 2 else _run_split
+            results = run(zygote, plan, program, usage)
+        for test in program["stdin_tests"]:
+            results.append(stdio.run(zygote, program["code"], test, limits, usage.add))
+        return results
+
+    def prepare(self) -> None:
+        """Fork the next program's child ahead of time."""
+        self._zygote.prepare()
+
+    def _for(self, program: dict[str, Any], plan: Plan) -> Zygote:
+        """The zygote whose modules the program wants."""
+        sources = [program["code"], plan.setup, plan.tester_setup]
+        if not wants(self._packages, *sources, *(test.source for test in plan.tests if test.checks is None)):
+            return self._zygote
+        if self._library is None:
+            self._library = self._zygote.library()
+        return self._library
+
+
+@lru_cache(maxsize=4096)
+def _plan(tests: tuple[str, ...], setup: str, calls: str, entry: str | None) -> Plan | Result:
+    """Many programs share one suite, so plans are kept. A suite that cannot be read fails every program."""
+    try:
+        return make_plan(tests, setup, entry, json.loads(calls))
+    except ValueError as problem:
+        return Result("error", f"the tests cannot be read: {problem}")
+
+
+def _nonce() -> str:
+    return os.urandom(8).hex()
+
+
+def _run_split(zygote: Zygote, plan: Plan, program: dict[str, Any], usage: Usage) -> list[Result]:
+    """Splitting tests, and after them those that need a tester, against one child."""
+    nonce, limits = _nonce(), program["limits"]
+    job = {"mode": "calls", "n": nonce, "code": program["code"], "setup": plan.setup, "bind": plan.bind}
+    answers: list[Any] = []
+    tested: dict[int, Result] = {}
+
+    def converse(child: Child) -> None:
+        child.start(frames.pack({**job, "calls": plan.calls, "serve": plan.tier == 1}), limits)
+        while len(answers) < len(plan.calls):
+            answers.append(_read_answer(child, nonce, len(answers)))
+        if plan.tier == 1:
+            _run_tester(zygote, plan, child, limits, tested, usage)
+
+    ending = _run_child(zygote.take(), converse, limits, usage)
+    lost = Result(ending.outcome, ending.detail)
+    readers = [_reader(answer) for answer in answers]
+    readers += [_reader(lost)] * (len(plan.calls) - len(answers))
+    return [
+        tested.get(i, lost) if test.checks is None else _decide(test.checks, readers)
+        for i, test in enumerate(plan.tests)
+    ]
+
+
+def _run_child(child: Child, converse: Callable[[Child], None], limits: dict[str, Any], usage: Usage) -> Ending:
+    """Converse with ``child`` to the end, then reap it. The ending matters where answers are missing."""
+    ending: Ending | None = None
+    try:
+        converse(child)
+        ending = Ending("passed", "")
+    except Ending as reason:
+        ending = reason
+    except Closed:
+        pass  # told apart below, by its wait status
+    finally:
+        cpu_s = child.used_cpu_s()
+        reaped = child.finish()
+        usage.add(cpu_s, reaped.peak_kib)
+    return ending or ending_of(reaped, limits, max(cpu_s, reaped.cpu_s))
+
+
+def _read_answer(child: Child, nonce: str, index: int) -> Any:
+    """The value of call ``index``, or the Result of its exception. Raises Ending when the code itself raised."""
+    message = child.receive()
+    if message[0] != nonce or message[1] not in (index, -1) or type(message[1]) is not int:
+        raise Ending("violation", "a message out of order")
+    kind = message[2] if len(message) > 2 else None
+    if kind == "v" and len(message) == 4 and message[1] == index:
+        try:
+            return codec.decode(message[3])
+        except (codec.Malformed, RecursionError):
+            raise Ending("violation", "a value that cannot be read") from None
+    if kind == "e" and len(message) == 5:
+        result = exception_result(message[3], message[4])
+        if message[1] == -1:
+            raise Ending(*result)
+        return result
+    raise Ending("violation", "a message of another form")
+
+
+def _reader(answer: Any) -> Any:
+    """An answer as a test's expression reads it: a value, or the exception in its place."""
+
+    def read() -> Any:
+        if type(answer) is Result:
+            raise Raised(answer)
+        return answer
+
+    return read
+
+
+def _decide(checks: list[Check], readers: list[Any]) -> Result:
+    for check in checks:
+        try:
+            if check.holds(readers):
+                continue
+        except Raised as raised:
+            return Result(raised.result.outcome, f"{check.text}: {raised.result.detail}")
+        except Exception as problem:
+            return Result("error", f"{check.text}: {type(problem).__name__}")
+        return Result("failed", check.text)
+    return Result("passed", "")
+
+
+def _run_tester(
+    zygote: Zygote,
+    plan: Plan,
+    child: Child,
+    limits: dict[str, Any],
+    results: dict[int, Result],
+    usage: Usage,
+) -> None:
+    """Carry the tester's requests to the program's child and back; ``results`` gets what the tester says."""
+    indices = [i for i, test in enumerate(plan.tests) if test.checks is None]
+    nonce = _nonce()
+    job = {"mode": "tester", "n": nonce, "setup": plan.tester_setup, "names": plan.names}
+    program_ended: list[Closed] = []
+
+    def converse(tester: Child) -> None:
+        tester.start(frames.pack({**job, "tests": [plan.tests[i].source for i in indices]}), limits)
+        while len(results) < len(indices):
+            message = tester.receive()
+            if message[0] != nonce:
+                raise Ending("violation", "a message of another form from the test code")
+            if message[1] == "q" and len(message) == 3:
+                try:
+                    child.send(frames.pack(message[2]))
+                    body = child.receive_frame()
+                except Closed as closed:
+                    program_ended.append(closed)
+                    return
+                tester.send(frames.HEADER.pack(len(body)) + body)
+            else:
+                _note_result(message, indices, results)
+
+    ending = _run_child(zygote.take(), converse, limits, usage)
+    if program_ended:
+        raise program_ended[0]
+    if len(results) < len(indices):
+        raise Ending(ending.outcome, ending.detail)
+
+
+def _note_result(message: list[Any], indices: list[int], results: dict[int, Result]) -> None:
+    if message[1] != "t" or len(message) not in (4, 5):
+        raise Ending("violation", "a message of another form from the test code")
+    result = Result("passed", "") if len(message) == 4 else exception_result(*message[3:])
+    if message[2] == -1:
+        raise Ending(*result)
+    results[indices[len(results)]] = result
+
+
+def _run_inline(zygote: Zygote, plan: Plan, program: dict[str, Any], usage: Usage) -> list[Result]:
+    """Everything in one child, which reports by itself: the verdict is marked as not attested."""
+    nonce, limits = _nonce(), program["limits"]
+    job = {"mode": "inline", "n": nonce, "code": program["code"], "setup": plan.setup}
+    results: list[Result] = []
+
+    def converse(child: Child) -> None:
+        child.start(frames.pack({**job, "tests": [test.source for test in plan.tests]}), limits)
+        while len(results) < len(plan.tests):
+            answer = _read_answer(child, nonce, len(results))
+            results.append(answer if type(answer) is Result else Result("passed", ""))
+
+    ending = _run_child(zygote.take(), converse, limits, usage)
+    return results + [Result(ending.outcome, ending.detail)] * (len(plan.tests) - len(results))

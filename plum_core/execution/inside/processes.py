@@ -1,0 +1,268 @@
+"""The judge's side of the zygote and of one child: sockets, clocks and deadlines.
+
+CPU seconds decide a timeout. They are read from the child's own CPU clock by the judge, so that a loaded machine
+never turns a right program into a wrong one. Wall time bounds only what sleeps: time in which the child waited for a
+processor is not counted, and a child that was starved for long ends as our failure, not as the program's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from plum_core.execution.inside import frames
+from plum_core.execution.inside.zygote import PID, REAPED, Reaped
+
+STARVED = 20  # times the wall limit; after that a child that neither ran nor slept is our failure
+_RECEIVE = 1 << 16
+
+
+class Ending(Exception):
+    """The program's run is over before its answers were complete."""
+
+    def __init__(self, outcome: str, detail: str) -> None:
+        super().__init__(outcome, detail)
+        self.outcome = outcome
+        self.detail = detail
+
+
+class Closed(Exception):
+    """The child closed its socket: how it ended is told by its wait status."""
+
+
+class SandboxFault(Exception):
+    """Something of ours failed: says nothing about the program."""
+
+
+class ParentGone(BaseException):
+    """Whoever started this worker is dead."""
+
+
+class Zygote:
+    """The client of one zygote. ``parent`` is polled along with every child: the worker ends with its parent."""
+
+    def __init__(self, control: socket.socket, parent: int) -> None:
+        self._control = control
+        self._parent = parent
+        self._spare: Child | None = None
+        packet = control.recv(4096)
+        if packet[:1] != b"+":
+            raise SandboxFault(packet[1:].decode(errors="replace") or "the zygote died at its start")
+        self.spaces = [name for name in packet[1:].decode().split(",") if name]
+
+    def take(self) -> Child:
+        """A child that is, or soon will be, waiting for its job."""
+        child, self._spare = self._spare, None
+        return child or self._fork()
+
+    def prepare(self) -> None:
+        """Fork the next child ahead of its job, so that it confines itself while the judge is busy."""
+        if self._spare is None:
+            self._spare = self._fork()
+
+    def _request(self, packet: bytes, fd: int | None = None) -> bytes:
+        try:
+            if fd is None:
+                self._control.send(packet)
+            else:
+                socket.send_fds(self._control, [packet], [fd])
+            answer = self._control.recv(256)
+        except OSError as problem:
+            raise SandboxFault(f"the zygote is gone: {problem}") from None
+        if not answer:
+            raise SandboxFault("the zygote is gone")
+        return answer
+
+    def _fork(self) -> Child:
+        ours, theirs = socket.socketpair()
+        try:
+            (pid,) = PID.unpack(self._request(b"F", theirs.fileno()))
+        finally:
+            theirs.close()
+        if pid < 0:
+            raise SandboxFault(f"fork failed: {os.strerror(-pid)}")
+        return Child(pid, ours, self, self._parent)
+
+    def reap(self, pid: int) -> Reaped:
+        """Kill child ``pid`` if it lives, and collect it."""
+        return Reaped(*REAPED.unpack(self._request(b"R" + PID.pack(pid))))
+
+    def library(self) -> Zygote:
+        """A second zygote with the library packages imported."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._request(b"L", theirs.fileno())
+        finally:
+            theirs.close()
+        return Zygote(ours, self._parent)
+
+
+def _cpu_clock(pid: int) -> int:
+    """The id of another process's CPU clock (linux/posix-timers_types.h: complemented pid, CPUCLOCK_SCHED)."""
+    return (~pid << 3) | 2
+
+
+class Child:
+    """One confined child. The pid stays valid until ``finish``: only the zygote reaps, and only when asked."""
+
+    def __init__(self, pid: int, sock: socket.socket, zygote: Zygote, parent: int) -> None:
+        self.pid = pid
+        self.sock = sock
+        self._zygote = zygote
+        self._parent = parent
+        self._clock = _cpu_clock(pid)
+        self._buffer = bytearray()
+        self._received = 0
+        self._cpu_before = 0.0
+        self._waited = 0.0
+        self.limits: dict[str, Any] = {}
+
+    def start(self, job: bytes, limits: dict[str, Any], files: Sequence[int] = ()) -> None:
+        """Set the job's limits and hand it over; ``files`` are descriptors that follow it."""
+        self.limits = limits
+        self._cpu_before = self.cpu_s()
+        seconds = math.ceil(limits["cpu_s"] + self._cpu_before) + 1
+        try:
+            for name, value in (
+                (resource.RLIMIT_CPU, seconds),
+                (resource.RLIMIT_AS, int(limits["memory_mib"] * (1 << 20))),
+                (resource.RLIMIT_FSIZE, int(limits["output_kib"] * 1024) if files else 0),
+            ):
+                resource.prlimit(self.pid, name, (value, value + (name == resource.RLIMIT_CPU)))
+        except (OSError, ValueError) as problem:
+            raise SandboxFault(f"the limits of a child could not be set: {problem}") from None
+        self.send(job)
+        if files:
+            socket.send_fds(self.sock, [b"."], list(files))
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the child has used so far."""
+        try:
+            return time.clock_gettime(self._clock)
+        except OSError:
+            return 0.0
+
+    def used_cpu_s(self) -> float:
+        """CPU seconds since the job was handed over."""
+        return max(0.0, self.cpu_s() - self._cpu_before)
+
+    def send(self, frame: bytes) -> None:
+        """Write one packed frame. Raises Closed when the child has gone."""
+        view = memoryview(frame)
+        while view:
+            try:
+                sent = self.sock.send(view, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+                continue
+            except OSError:
+                raise Closed from None
+            view = view[sent:]
+
+    def receive_frame(self) -> bytes:
+        """The body of the next frame. Raises Closed, or Ending when a limit is passed."""
+        while True:
+            if len(self._buffer) >= 4:
+                (size,) = frames.HEADER.unpack_from(self._buffer)
+                if size > self.limits["output_kib"] * 1024:
+                    raise Ending("output", "an answer longer than the output limit")
+                if len(self._buffer) >= 4 + size:
+                    body = bytes(self._buffer[4 : 4 + size])
+                    del self._buffer[: 4 + size]
+                    return body
+            self._fill()
+
+    def receive(self) -> list[Any]:
+        """The next answer, a JSON array of at least two entries. What is not one is a violation."""
+        body = self.receive_frame()
+        try:
+            message = json.loads(body)
+        except (ValueError, RecursionError):
+            raise Ending("violation", "a message that is not JSON") from None
+        if type(message) is not list or len(message) < 2:
+            raise Ending("violation", "a message of another form")
+        return message
+
+    def _fill(self) -> None:
+        while True:
+            try:
+                part = self.sock.recv(_RECEIVE, socket.MSG_DONTWAIT)
+                break
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+            except OSError:
+                raise Closed from None
+        if not part:
+            raise Closed
+        self._received += len(part)
+        if self._received > 4 * self.limits["output_kib"] * 1024:
+            raise Ending("output", "answers longer than four times the output limit")
+        self._buffer += part
+        if self.used_cpu_s() > self.limits["cpu_s"]:
+            raise Ending("timeout", f"more than {self.limits['cpu_s']:g} CPU seconds")
+
+    def _wait(self, event: int) -> None:
+        """Until the socket is ready. Raises Ending past the limits, SandboxFault when the child was starved."""
+        poll = select.poll()
+        poll.register(self.sock, event)
+        poll.register(self._parent, select.POLLIN)
+        began = time.monotonic()
+        while True:
+            left = min(self.limits["cpu_s"] - self.used_cpu_s(), self.limits["wall_s"] - self._asleep_s(began))
+            ready = poll.poll(max(1.0, left * 1000 + 1))
+            if any(fd == self._parent for fd, _ in ready):
+                raise ParentGone
+            if ready:
+                self._waited += time.monotonic() - began
+                return
+            self._check_limits(began)
+
+    def _check_limits(self, began: float) -> None:
+        cpu_s, wall_s = self.limits["cpu_s"], self.limits["wall_s"]
+        if self.used_cpu_s() >= cpu_s:
+            raise Ending("timeout", f"more than {cpu_s:g} CPU seconds")
+        if self._asleep_s(began) >= wall_s:
+            raise Ending("timeout", f"asleep for more than {wall_s:g} seconds")
+        if self._waited + time.monotonic() - began > STARVED * wall_s + cpu_s:
+            raise SandboxFault("a child was starved of processor time")
+
+    def _asleep_s(self, began: float) -> float:
+        """Seconds of our waiting in which the child neither ran nor waited for a processor."""
+        waited = self._waited + time.monotonic() - began
+        return waited - self.used_cpu_s() - self._queued_s()
+
+    def _queued_s(self) -> float:
+        with suppress(OSError, ValueError, IndexError), open(f"/proc/{self.pid}/schedstat", "rb") as file:
+            return int(file.read().split()[1]) / 1e9
+        return 0.0
+
+    def finish(self) -> Reaped:
+        """Kill, reap and close."""
+        self.sock.close()
+        return self._zygote.reap(self.pid)
+
+
+def ending_of(reaped: Reaped, limits: dict[str, Any], cpu_s: float) -> Ending:
+    """How a child that closed its socket by itself ended."""
+    status = reaped.status
+    if os.WIFEXITED(status):
+        return Ending("exit", f"left with status {os.WEXITSTATUS(status)} before the tests were done")
+    number = os.WTERMSIG(status)
+    if number == signal.SIGSYS:
+        return Ending("violation", "a forbidden system call")
+    if number == signal.SIGXCPU or cpu_s >= limits["cpu_s"]:
+        return Ending("timeout", f"more than {limits['cpu_s']:g} CPU seconds")
+    if number == signal.SIGKILL:
+        if reaped.peak_kib / 1024 > 0.8 * limits["memory_mib"]:
+            return Ending("memory", "killed near the memory limit")
+        return Ending("exit", "closed its answer channel before the tests were done")
+    return Ending("crash", f"died by {signal.Signals(number).name}")

@@ -1,0 +1,94 @@
+"""The program's half of tests that cannot be split: it serves the tester's requests, one at a time.
+
+A request names a global or an object by number; values travel by copy (see codec), everything else as a handle.
+After a call, arguments that the program changed in place are sent back, so that the tester sees the change.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from plum_core.execution.inside import codec, frames
+from plum_core.execution.inside.program import describe
+
+# Operations that a test may apply to an object of the program. No comparison: its answer would be the object's own.
+SPECIALS: dict[str, Callable[..., Any]] = {
+    "len": len,
+    "bool": bool,
+    "str": str,
+    "repr": repr,
+    "list": list,
+    "next": next,
+    "getitem": operator.getitem,
+    "setitem": operator.setitem,
+    "delitem": operator.delitem,
+    "contains": operator.contains,
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "neg": operator.neg,
+}
+
+
+class Objects:
+    """The program's objects that the tester holds handles of."""
+
+    def __init__(self) -> None:
+        self._held: list[Any] = []
+
+    def handle(self, value: Any) -> Any:
+        """The tree that stands for ``value``: the same number for the same object."""
+        number = next((i for i, held in enumerate(self._held) if held is value), len(self._held))
+        if number == len(self._held):
+            self._held.append(value)
+        return {"h": [number, codec.type_name(value)]}
+
+    def encode(self, value: Any) -> Any:
+        return codec.encode(value, self.handle)
+
+    def decode(self, tree: Any) -> Any:
+        return codec.decode(tree, lambda body: self._held[body[0]])
+
+
+def serve(fd: int, nonce: str, space: dict[str, Any]) -> None:
+    """Answer requests until the socket closes: ``[nonce, "a", "v", value, changes]`` or ``[.., "e", names, text]``."""
+    objects = Objects()
+    while True:
+        try:
+            request = frames.read(fd)
+        except EOFError:
+            return
+        try:
+            answer = [nonce, "a", "v", *_perform(request, objects, space)]
+        except BaseException as problem:
+            answer = [nonce, "a", "e", *describe(problem)]
+        frames.write(fd, answer)
+
+
+def _perform(request: list[Any], objects: Objects, space: dict[str, Any]) -> list[Any]:
+    kind, *rest = request
+    if kind == "get":
+        return [objects.encode(space[rest[0]]) if rest[0] in space else {"missing": 1}, []]
+    subject = objects.decode(rest[0])
+    if kind == "attr":
+        return [objects.encode(getattr(subject, rest[1])), []]
+    if kind == "set":
+        setattr(subject, rest[1], objects.decode(rest[2]))
+        return [None, []]
+    args = [objects.decode(arg) for arg in rest[1]]
+    if kind == "special":
+        return [objects.encode(SPECIALS[rest[2]](subject, *args)), []]
+    kwargs = {name: objects.decode(arg) for name, arg in rest[2].items()}
+    value = objects.encode(subject(*args, **kwargs))
+    return [value, _changes(rest[1], args, objects)]
+
+
+def _changes(before: list[Any], args: list[Any], objects: Objects) -> list[Any]:
+    """``[position, tree]`` of each argument that the call changed in place."""
+    after = [
+        objects.encode(arg) if isinstance(arg, (list, dict, set, bytearray)) else tree
+        for arg, tree in zip(args, before, strict=True)
+    ]
+    return [[i, new] for i, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]

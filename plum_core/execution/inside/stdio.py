@@ -1,0 +1,77 @@
+"""Programs that read stdin and write stdout: one child a test, output compared by the judge as a whole.
+
+Both streams are memory files made by the judge: a program may seek, stat or re-open its input, no pipe can fill up,
+and the output is read only after the child is dead. Its size is bounded by RLIMIT_FSIZE.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from plum_core.execution.inside import frames
+from plum_core.execution.inside.processes import Child, Closed, Ending, Zygote, ending_of
+from plum_core.execution.inside.results import Result, exception_result
+
+
+def run(
+    zygote: Zygote, code: str, test: dict[str, str], limits: dict[str, Any], add: Callable[[float, int], None]
+) -> Result:
+    """Run ``code`` as ``__main__`` on the test's input; the result of comparing all of its output."""
+    stdin, stdout = os.memfd_create("stdin"), os.memfd_create("stdout")
+    try:
+        with open(stdin, "wb", closefd=False) as file:
+            file.write(test["input"].encode("utf-8", "surrogatepass"))
+        os.lseek(stdin, 0, os.SEEK_SET)
+        ending = _converse(zygote.take(), code, (stdin, stdout), limits, add)
+        limit = int(limits["output_kib"] * 1024)
+        if os.fstat(stdout).st_size >= limit:
+            return Result("output", f"more than {limits['output_kib']} KiB on stdout")
+        if ending is not None:
+            return Result(ending.outcome, ending.detail)
+        printed = os.pread(stdout, limit, 0).decode("utf-8", "replace")
+    finally:
+        os.close(stdin)
+        os.close(stdout)
+    same = tokens(printed) == tokens(test["output"])
+    return Result("passed", "") if same else Result("failed", "the output differs")
+
+
+def _converse(
+    child: Child,
+    code: str,
+    files: tuple[int, int],
+    limits: dict[str, Any],
+    add: Callable[[float, int], None],
+) -> Ending | None:
+    """Run to the end; None when the program ended with status 0, by falling off its end or by exiting."""
+    nonce = os.urandom(8).hex()
+    ending: Ending | None = None
+    closed = False
+    try:
+        child.start(frames.pack({"mode": "main", "n": nonce, "code": code}), limits, files)
+        ending = _ending(child.receive(), nonce)
+    except Ending as reason:
+        ending = reason
+    except Closed:
+        closed = True  # os._exit and its like: the wait status tells
+    cpu_s = child.used_cpu_s()
+    reaped = child.finish()
+    add(cpu_s, reaped.peak_kib)
+    if closed and reaped.status != 0:
+        ending = ending_of(reaped, limits, max(cpu_s, reaped.cpu_s))
+    return ending
+
+
+def _ending(message: list[Any], nonce: str) -> Ending | None:
+    if message[0] != nonce or len(message) not in (4, 5):
+        return Ending("violation", "a message of another form")
+    if message[2] == "e" and len(message) == 5:
+        return Ending(*exception_result(message[3], message[4]))
+    return None if message[3] == 0 else Ending("exit", "left with a status other than 0")
+
+
+def tokens(text: str) -> list[list[str]]:
+    """The words of each line, without blank lines at either end."""
+    return [line.split() for line in text.strip().splitlines()]

@@ -1,0 +1,85 @@
+"""A worker's loop: jobs from the parent in, verdicts out, one at a time."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+import traceback
+from typing import Any
+
+from plum_core.execution.inside import frames, zygote
+from plum_core.execution.inside.judge import Judge
+from plum_core.execution.inside.processes import ParentGone, SandboxFault, Zygote
+
+
+def main(options: dict[str, Any]) -> None:
+    """Serve the parent at the other end of the descriptor ``options["channel"]`` until it goes; never returns."""
+    channel = options["channel"]
+    try:
+        parent = os.pidfd_open(options["parent"])
+    except ProcessLookupError:
+        os._exit(0)
+    if os.getppid() != options["parent"]:
+        os._exit(0)
+    os.set_inheritable(channel, False)
+    packages = _package_folders(options["packages"])
+    control = _fork_zygote((channel, parent), packages, options["simulated"])
+    try:
+        client = Zygote(control, parent)
+        frames.write(channel, {"ready": True, "layers": client.spaces, "python": sys.version.split()[0]})
+        _serve(channel, parent, Judge(client, packages))
+    except SandboxFault as fault:
+        frames.write(channel, {"unavailable": str(fault)})
+    except (ParentGone, BrokenPipeError, ConnectionResetError, EOFError):
+        pass
+    os._exit(0)  # the zygote and its children die with this process
+
+
+def _fork_zygote(close: tuple[int, ...], packages: list[str], simulated: list[str]) -> socket.socket:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        for fd in close:
+            os.close(fd)
+        ours.close()
+        zygote.start(theirs, packages, simulated)
+    theirs.close()
+    return ours
+
+
+def _serve(channel: int, parent: int, judge: Judge) -> None:
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    poll.register(parent, select.POLLIN)
+    judge.prepare()
+    while True:
+        if any(fd == parent for fd, _ in poll.poll()):
+            return
+        job = frames.read(channel)
+        try:
+            verdict = judge.judge(job)
+        except SandboxFault as fault:
+            verdict = {"fault": str(fault)}
+        except Exception:
+            verdict = {"fault": traceback.format_exc(limit=-3)}
+        frames.write(channel, {"token": job["token"], **verdict})
+        judge.prepare()
+
+
+def _package_folders(names: list[str]) -> list[str]:
+    """Folders of the importable packages ``names`` (and of the shared objects beside them) of this interpreter."""
+    found = []
+    for site in _site_folders():
+        for name in names:
+            for folder in (os.path.join(site, name), os.path.join(site, f"{name}.libs")):
+                if os.path.isdir(folder):
+                    found.append(folder)
+    return found
+
+
+def _site_folders() -> list[str]:
+    """site-packages, found by hand: the interpreter runs with -S, so that no .pth file is executed."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    roots = [os.path.dirname(os.path.dirname(sys.executable)), sys.base_prefix]
+    return [os.path.join(root, "lib", version, "site-packages") for root in dict.fromkeys(roots)]

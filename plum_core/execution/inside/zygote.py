@@ -1,0 +1,176 @@
+"""The fork server: a small, warmed, single-threaded interpreter that forks one child per program.
+
+Forked from the worker before the worker has read any job, so neither tests nor expected values nor another
+program's source are ever in its memory. The judge speaks to it over a SOCK_SEQPACKET pair, one packet a message:
+
+    F + descriptor   fork a child whose job socket is the descriptor   -> i64 pid (or -errno)
+    R + i64 pid      kill and reap that child                          -> status, CPU seconds, peak KiB
+    L + descriptor   fork a second zygote, which imports the library packages and serves the descriptor -> i64 pid
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import random
+import signal
+import socket
+import struct
+import sys
+from array import array
+from contextlib import suppress
+from typing import NamedTuple
+
+from plum_core.execution.inside import child, confine, kernel, words
+
+PID = struct.Struct("<q")
+REAPED = struct.Struct("<idq")
+
+# Imported before the first fork: what programs commonly import, so that a run does not pay for it.
+COMMON = sorted(
+    words(
+        """
+abc array ast bisect calendar cmath collections collections.abc contextlib copy dataclasses datetime decimal enum
+fractions functools hashlib heapq io itertools json keyword math numbers operator os random re statistics string
+struct sys textwrap time traceback types typing unicodedata
+        """
+    )
+)
+CONTROL_FD, RULESET_FD = confine.OPEN_FILES - 2, confine.OPEN_FILES - 1
+
+
+class Reaped(NamedTuple):
+    """How a child ended: wait status, CPU seconds, peak resident KiB."""
+
+    status: int
+    cpu_s: float
+    peak_kib: int
+
+
+def warm(modules: list[str]) -> None:
+    """Import ``modules`` and run the paths that every child takes once, so that a child finds its pages ready."""
+    # random and threading would run Python code after every fork; a child needs none of it
+    register, os.register_at_fork = os.register_at_fork, lambda **_: None
+    try:
+        for name in modules:
+            importlib.import_module(name)
+    finally:
+        os.register_at_fork = register
+    child.rehearse()
+    random.seed(0)  # the same draws in every child: verdicts are repeatable
+
+
+def start(control: socket.socket, packages: list[str], simulated: list[str]) -> None:
+    """Become the zygote on ``control``; never returns. The first packet is empty, or why the sandbox cannot be."""
+    try:
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL, "death with the parent")
+        missing = confine.missing_layer(simulated)
+        if missing:
+            control.send(b"!" + missing.encode())
+            os._exit(0)
+        spaces = confine.enter_namespaces()
+        os.environ.clear()
+        _silence()
+        warm(COMMON)
+        confine.zygote_privileges()
+        confine.zygote_limits()
+        library = [path for path in packages if os.path.isdir(path)]
+        confinement = confine.Confinement([])
+        _hide_ourselves()
+        confine.zygote_filter()
+        control.send(b"+" + ",".join(spaces).encode())
+        _serve(control, confinement, library)
+    except BaseException as problem:
+        with suppress(OSError):
+            control.send(b"?" + f"{type(problem).__name__}: {problem}".encode()[:500])
+        os._exit(70)
+
+
+def _silence() -> None:
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    if null > 2:
+        os.close(null)
+
+
+def _hide_ourselves() -> None:
+    """Our modules leave the module table, so that a program cannot import what is not installed for it."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "plum_core"]:
+        del sys.modules[name]
+
+
+def _serve(control: socket.socket, confinement: confine.Confinement, library: list[str]) -> None:
+    # out of the way of the numbers that children use
+    os.dup2(control.detach(), CONTROL_FD, inheritable=False)
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, CONTROL_FD)
+    confinement.move(RULESET_FD)
+    os.closerange(confine.JOB_FD, CONTROL_FD)
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    me = os.getpid()
+    while True:
+        packet, ancillary, _, _ = control.recvmsg(64, 64)
+        if not packet:
+            os._exit(0)
+        fd = array("i", ancillary[0][2])[0] if ancillary else -1
+        if packet[:1] == b"F":
+            pid = _fork_child(fd, me, confinement)
+            control.send(PID.pack(pid))
+        elif packet[:1] == b"R":
+            control.send(REAPED.pack(*_reap(PID.unpack(packet[1:])[0])))
+        elif packet[:1] == b"L":
+            pid = os.fork()
+            if pid == 0:
+                _become_library(socket.socket(fileno=fd), library, me)
+            control.send(PID.pack(pid))
+        if fd >= 0:
+            os.close(fd)
+
+
+def _fork_child(fd: int, me: int, confinement: confine.Confinement) -> int:
+    try:
+        pid = os.fork()
+    except OSError as problem:
+        return -(problem.errno or 1)
+    if pid == 0:
+        try:
+            if fd != confine.JOB_FD:
+                os.dup2(fd, confine.JOB_FD)
+            confinement.enter(me)
+            os.closerange(confine.JOB_FD + 1, confine.OPEN_FILES)
+            gc.enable()
+            child.main(confine.JOB_FD)
+        finally:
+            os._exit(child.BROKEN)
+    return pid
+
+
+def _reap(pid: int) -> Reaped:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    _, status, usage = os.wait4(pid, 0)
+    return Reaped(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+
+
+def _become_library(control: socket.socket, library: list[str], parent: int) -> None:
+    """In a fork of the base zygote: import the packages of ``library``, then serve."""
+    try:
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL, "death with the parent")
+        if os.getppid() != parent:
+            os._exit(0)
+        gc.unfreeze()
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # else it raises SIGINT when its threads are refused
+        os.environ["OMP_NUM_THREADS"] = "1"
+        sys.path.extend(sorted({os.path.dirname(path) for path in library}))
+        names = [os.path.basename(path) for path in library if "." not in os.path.basename(path)]
+        warm(names)
+        os.environ.clear()
+        control.send(b"+")
+        _serve(control, confine.Confinement(library), [])
+    except BaseException as problem:
+        with suppress(OSError):
+            control.send(b"?" + f"{type(problem).__name__}: {problem}".encode()[:500])
+    os._exit(70)

@@ -1,0 +1,128 @@
+"""The parent's side of one worker: start, frames without blocking, end."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plum_core.execution.inside import frames
+from plum_core.execution.limits import SandboxUnavailable
+
+_BOOT = Path(__file__).parent / "inside" / "boot.py"
+START_S = 60.0
+
+
+class WorkerDied(Exception):
+    """The worker's channel closed."""
+
+
+class Worker:
+    """One judge process with its zygote. Not thread-safe."""
+
+    def __init__(self, python: str, packages: Sequence[str], simulate_missing: Sequence[str]) -> None:
+        ours, theirs = socket.socketpair()
+        options = {
+            "channel": theirs.fileno(),
+            "parent": os.getpid(),
+            "packages": list(packages),
+            "simulated": list(simulate_missing),
+        }
+        # a clean interpreter: no site, no user site, no PYTHON* but a fixed hash seed, no bytecode written
+        command = [python, "-S", "-s", "-P", "-B", "-X", "utf8", str(_BOOT), json.dumps(options)]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as problem:
+            raise ValueError(f"cannot run the interpreter {python}: {problem.strerror}") from None
+        finally:
+            theirs.close()
+        self.sock = ours
+        self.sock.setblocking(False)
+        self._incoming = bytearray()
+        self._outgoing = bytearray()
+        self.layers: list[str] = []
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self.sock.fileno()
+
+    def await_ready(self) -> None:
+        """Until the worker has proved its confinement. Raises SandboxUnavailable with the worker's sentence."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        try:
+            while not (messages := self.receive()):
+                if not poll.poll(START_S * 1000):
+                    raise SandboxUnavailable(f"a sandbox worker did not start within {START_S:g} seconds")
+        except WorkerDied:
+            raise SandboxUnavailable("a sandbox worker died at its start; its message stands above") from None
+        if "unavailable" in messages[0]:
+            raise SandboxUnavailable(messages[0]["unavailable"])
+        self.layers = messages[0]["layers"]
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Queue a message and write what the socket takes now."""
+        self._outgoing += frames.pack(message)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what is queued, as far as the socket takes it."""
+        while self._outgoing:
+            try:
+                sent = self.sock.send(self._outgoing, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return
+            except OSError:
+                raise WorkerDied from None
+            del self._outgoing[:sent]
+
+    @property
+    def wants_to_write(self) -> bool:
+        """Whether something is still queued."""
+        return bool(self._outgoing)
+
+    def receive(self) -> list[dict[str, Any]]:
+        """All complete messages that have arrived. Raises WorkerDied."""
+        while True:
+            try:
+                part = self.sock.recv(1 << 16)
+            except BlockingIOError:
+                break
+            except OSError:
+                raise WorkerDied from None
+            if not part:
+                raise WorkerDied
+            self._incoming += part
+        messages = []
+        while len(self._incoming) >= 4:
+            (size,) = frames.HEADER.unpack_from(self._incoming)
+            if len(self._incoming) < 4 + size:
+                break
+            messages.append(json.loads(self._incoming[4 : 4 + size]))
+            del self._incoming[: 4 + size]
+        return messages
+
+    def kill(self) -> None:
+        """End the worker; its zygote and children die with it."""
+        self.sock.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def default_python() -> str:
+    """The interpreter that runs us."""
+    return sys.executable

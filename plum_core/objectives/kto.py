@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,17 +12,25 @@ from torch import Tensor
 from plum_core.objectives.objective import Objective, check_same_length
 
 
-def derangement(count: int, seed: int) -> list[int]:
-    """A seeded permutation of range(count) without a fixed point; [0] for one, since one has no other.
+def derangement(prompts: Sequence[Hashable], seed: int) -> list[int]:
+    """Whose completion each item gets for the KL term: a seeded permutation of range(len(prompts)).
 
-    A random cycle (Sattolo 1986): no position keeps its own item wherever count >= 2.
+    No item of two or more keeps its own, and none gets another of the same prompt's unless one prompt holds
+    more than half of all items. ``prompts``: what each item's prompt is, by any key. [0] for one item.
     """
-    order = list(range(count))
+    count = len(prompts)
     draw = random.Random(seed)
-    for i in range(count - 1, 0, -1):
-        j = draw.randrange(i)  # j < i, never i itself
-        order[i], order[j] = order[j], order[i]
-    return order
+    order = draw.sample(range(count), count)
+    places: dict[Hashable, int] = {}
+    for item in order:
+        places.setdefault(prompts[item], len(places))
+    order.sort(key=lambda item: places[prompts[item]])  # one prompt's items side by side, prompts shuffled
+    largest = max(Counter(prompts).values(), default=1)
+    shift = largest if largest < count else 1  # past the end of one's own prompt's run
+    given = [0] * count
+    for position, item in enumerate(order):
+        given[item] = order[(position + shift) % count]
+    return given
 
 
 def mismatch_kl(kl_logps: Tensor, ref_kl_logps: Tensor) -> Tensor:
@@ -70,8 +80,7 @@ def kto(
         raise ValueError(f"beta must be > 0, got {beta}")
     if not (desirable_weight >= 0 and undesirable_weight >= 0):
         raise ValueError(
-            f"weights must be >= 0, got desirable_weight={desirable_weight}, "
-            f"undesirable_weight={undesirable_weight}"
+            f"weights must be >= 0, got desirable_weight={desirable_weight}, undesirable_weight={undesirable_weight}"
         )
     chosen_ratios = chosen_logps - ref_chosen_logps
     rejected_ratios = rejected_logps - ref_rejected_logps

@@ -44,9 +44,7 @@ def make_inputs(shape, dtype, *, scale=1.0, bias=True, seed=0):
     return x, w, b, y, upstream
 
 
-def outcome(
-    inputs, *, dtype=None, compute=linear_logprob, wanted=(True, True, True), entropy=True, **options
-):
+def outcome(inputs, *, dtype=None, compute=linear_logprob, wanted=(True, True, True), entropy=True, **options):
     """Values and gradients by name, as fp64."""
     x, w, b, y, upstream = inputs
     leaves = [None if t is None else t.detach().to(dtype or t.dtype) for t in (x, w, b)]
@@ -57,9 +55,7 @@ def outcome(
     parts = [part for part in out if part is not None]
     sum((u.to(p.dtype) * p).sum() for u, p in zip(upstream, parts, strict=False)).backward()
     named = dict(zip(("logp", "logsumexp", "entropy"), parts, strict=False))
-    named |= {
-        f"d{k}": t.grad for k, t in zip("xwb", leaves, strict=True) if t is not None and t.grad is not None
-    }
+    named |= {f"d{k}": t.grad for k, t in zip("xwb", leaves, strict=True) if t is not None and t.grad is not None}
     return {name: value.detach().double() for name, value in named.items()}
 
 
@@ -127,9 +123,7 @@ def test_each_gradient_alone(wanted):
     inputs = make_inputs((23, 3, 47), torch.float32)
     everything = outcome(inputs, backend="blocked")
     some = outcome(inputs, backend="blocked", wanted=wanted)
-    assert {k for k in some if k.startswith("d")} == {
-        f"d{k}" for k, w in zip("xwb", wanted, strict=True) if w
-    }
+    assert {k for k in some if k.startswith("d")} == {f"d{k}" for k, w in zip("xwb", wanted, strict=True) if w}
     for name, value in some.items():
         assert torch.equal(value, everything[name]), name
 

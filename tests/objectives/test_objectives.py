@@ -137,25 +137,19 @@ def test_kto_equals_trl(kind, labels):
     loss, metrics = trl_kto(theirs, ref, label, kl_policy, kl_ref, **weights)
     loss.backward()
     ours = policy.clone().requires_grad_()
-    got = kto(
-        ours[label], ours[~label], ref[label], ref[~label], kl=mismatch_kl(kl_policy, kl_ref), **weights
-    )
+    got = kto(ours[label], ours[~label], ref[label], ref[~label], kl=mismatch_kl(kl_policy, kl_ref), **weights)
     got.losses.mean().backward()
     torch.testing.assert_close(got.losses.mean(), loss, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-9)
     for name, values in got.metrics.items():
         if len(values):
-            assert values.mean().item() == pytest.approx(metrics[name], abs=1e-7), (
-                name
-            )  # TRL logs some in fp32
+            assert values.mean().item() == pytest.approx(metrics[name], abs=1e-7), name  # TRL logs some in fp32
 
 
 def test_dpo_at_step_zero_is_log_two():
     policy, _ = log_probs(8, "ordinary")
     got = dpo(policy, policy.flip(0), policy, policy.flip(0))
-    torch.testing.assert_close(
-        got.losses, torch.full((8,), math.log(2), dtype=torch.float64), rtol=0, atol=1e-15
-    )
+    torch.testing.assert_close(got.losses, torch.full((8,), math.log(2), dtype=torch.float64), rtol=0, atol=1e-15)
     assert not got.metrics["rewards/accuracies"].any()  # a tie is not a success
 
 
@@ -189,12 +183,23 @@ def test_kto_gradient_survives_where_one_minus_sigmoid_rounds_to_zero():
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 100])
 def test_derangement(count):
+    prompts = list(range(count))
     for seed in range(20):
-        order = derangement(count, seed)
-        assert sorted(order) == list(range(count))
+        order = derangement(prompts, seed)
+        assert sorted(order) == prompts
         assert count < 2 or all(i != j for i, j in enumerate(order))
-        assert order == derangement(count, seed)
-    assert count < 3 or len({tuple(derangement(count, s)) for s in range(20)}) > 1
+        assert order == derangement(prompts, seed)
+    assert count < 3 or len({tuple(derangement(prompts, s)) for s in range(20)}) > 1
+
+
+@pytest.mark.parametrize("prompts", ["aabbcc", "abcabcabc", "aaab", "aaaa", "aabb", "aaabbc"])
+def test_derangement_avoids_the_same_prompt(prompts):
+    for seed in range(20):
+        order = derangement(prompts, seed)
+        assert sorted(order) == list(range(len(prompts)))
+        assert all(i != j for i, j in enumerate(order))
+        if max(map(prompts.count, prompts)) * 2 <= len(prompts):
+            assert all(prompts[i] != prompts[j] for i, j in enumerate(order))
 
 
 def test_mismatch_kl():

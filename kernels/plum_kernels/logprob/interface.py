@@ -25,19 +25,15 @@ class LinearLogprob(NamedTuple):
 def _check(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> None:
     if weight.dim() != 2 or hidden.dim() < 1 or hidden.shape[-1] != weight.shape[1]:
         raise ValueError(
-            "hidden (..., D) and weight (V, D) must share D, "
-            f"got {tuple(hidden.shape)} and {tuple(weight.shape)}"
+            f"hidden (..., D) and weight (V, D) must share D, got {tuple(hidden.shape)} and {tuple(weight.shape)}"
         )
     if targets.shape != hidden.shape[:-1]:
-        raise ValueError(
-            f"one target per hidden row: targets {tuple(targets.shape)} for hidden {tuple(hidden.shape)}"
-        )
+        raise ValueError(f"one target per hidden row: targets {tuple(targets.shape)} for hidden {tuple(hidden.shape)}")
     if targets.dtype != torch.int64:
         raise ValueError(f"targets must be int64, got {targets.dtype}; call targets.long()")
     if not hidden.is_floating_point() or hidden.dtype != weight.dtype:
         raise ValueError(
-            "hidden and weight must share one floating dtype, "
-            f"got {hidden.dtype} and {weight.dtype}; cast one of them"
+            f"hidden and weight must share one floating dtype, got {hidden.dtype} and {weight.dtype}; cast one of them"
         )
     if bias is not None and (bias.shape != weight.shape[:1] or not bias.is_floating_point()):
         raise ValueError(f"bias must be floating, ({len(weight)},), got {bias.dtype} {tuple(bias.shape)}")

@@ -20,9 +20,7 @@ def reference_logprob(
     entropy: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """(logp, logsumexp, entropy), each (N,) fp32, or fp64 for fp64 inputs."""
-    accurate = torch.promote_types(
-        x.dtype, torch.float32
-    )  # a low-precision logit would cost 2**-8 of its size
+    accurate = torch.promote_types(x.dtype, torch.float32)  # a low-precision logit would cost 2**-8 of its size
     z = x.to(accurate) @ weight.to(accurate).T
     if bias is not None:
         z = z + bias.to(accurate)

@@ -1,0 +1,205 @@
+"""The one training loop: gradients of a step, summed over ranks, clipped, applied, averaged, checkpointed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plum_core.training.averaging import WeightAverage
+from plum_core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from plum_core.training.metrics import StepMetrics
+from plum_core.training.optim import (
+    OptimConfig,
+    build_optimizers,
+    optimizer_tensors,
+    rate_factor,
+    restore_optimizers,
+    set_rates,
+)
+from plum_core.training.world import World
+
+# step (from 0) -> its metrics, with this rank's part of the gradient added into each weight's .grad
+GradientStep = Callable[[int], StepMetrics]
+OnMetrics = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopConfig:
+    """How many steps, and what is kept on the way."""
+
+    total_steps: int
+    optim: OptimConfig
+    average_last: float = 0.0  # share of the steps whose weights are averaged; 0 hands on the last weights
+    save_every: int = 50  # steps
+    keep_last: int = 2  # checkpoints
+
+    def __post_init__(self) -> None:
+        if self.total_steps < 1 or self.save_every < 1 or self.keep_last < 1:
+            raise ValueError(
+                "total_steps, save_every and keep_last must be >= 1, got "
+                f"{self.total_steps}, {self.save_every} and {self.keep_last}"
+            )
+        if not 0 <= self.average_last <= 1:
+            raise ValueError(f"average_last must be in [0, 1], got {self.average_last}")
+
+    @property
+    def first_averaged(self) -> int:
+        """The step (from 0) after which averaging starts."""
+        return math.floor(self.total_steps * (1 - self.average_last) + 1e-9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """``rows``: every step's metrics, those of earlier sittings included. The weights are in the decoder."""
+
+    steps: int
+    rows: tuple[dict[str, float], ...]
+    resumed_from: int  # steps that were done before this sitting
+    averaged: int  # steps whose weights the result is the mean of; 0: it is the last weights
+
+
+def weights_digest(module: nn.Module) -> str:
+    """16 hex digits over names, types and bytes of all weights."""
+    digest = hashlib.sha256()
+    for name, weight in module.state_dict().items():
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def digest_of(*parts: Any) -> str:
+    """16 hex digits over the JSON form of ``parts``."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def essential(config: Any) -> dict[str, Any]:
+    """The fields of a training config that decide the weights; how often they are saved does not."""
+    incidental = ("save_every", "keep_last", "micro_batch_tokens")
+    return {name: value for name, value in asdict(config).items() if name not in incidental}
+
+
+def _reduce(weights: Sequence[Tensor], vector: Tensor, world: World) -> Tensor:
+    """Sum gradients (one flat buffer) and metrics over ranks; every weight has a gradient afterwards."""
+    for w in weights:
+        if w.grad is None:
+            w.grad = torch.zeros_like(w)
+    if world.size > 1:
+        flat = world.all_reduce(torch.cat([w.grad.flatten() for w in weights if w.grad is not None]))
+        for w, part in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
+            w.grad = part.view_as(w)
+    return world.all_reduce(vector)
+
+
+class _Training:
+    """State of a run: what a checkpoint holds, and one step of it."""
+
+    def __init__(self, decoder: nn.Module, config: LoopConfig, folder: Path, fingerprint: str, world: World) -> None:
+        self.decoder, self.config, self.folder, self.world = decoder, config, folder, world
+        self.fingerprint = fingerprint
+        self.weights = list(decoder.parameters())
+        self.optimizers = build_optimizers(decoder, config.optim)
+        self.average = WeightAverage(decoder, config.first_averaged)
+        self.rows: list[dict[str, float]] = []
+
+    def resume(self) -> int:
+        """Take the newest checkpoint's state. Returns the number of steps that it had done, 0 without one."""
+        found = load_checkpoint(self.folder)
+        if found is None:
+            return 0
+        if found.meta["fingerprint"] != self.fingerprint:
+            raise ValueError(
+                f"{self.folder / 'checkpoints'} belongs to other data, weights or settings: "
+                "remove it or train into another folder"
+            )
+        with torch.no_grad():
+            for name, weight in self.decoder.named_parameters():
+                weight.copy_(found.tensors["weights"][name])
+        restore_optimizers(self.optimizers, found.tensors["optimizer"])
+        self.average.restore(found.tensors["average"], found.meta["averaged"])
+        self.rows = found.meta["rows"]
+        return found.step
+
+    def save(self, steps: int) -> None:
+        if not self.world.is_main:
+            return
+        state: dict[str, dict[str, Tensor]] = {
+            "weights": {name: w.detach() for name, w in self.decoder.named_parameters()},
+            "optimizer": optimizer_tensors(self.optimizers),
+            "average": self.average.tensors(),
+        }
+        meta = {"fingerprint": self.fingerprint, "averaged": self.average.count, "rows": self.rows}
+        checkpoint = Checkpoint(step=steps, tensors=state, meta=meta)
+        save_checkpoint(self.folder, checkpoint, keep_last=self.config.keep_last)
+
+    def step(self, step: int, gradients: GradientStep) -> dict[str, float]:
+        start = time.perf_counter()
+        for w in self.weights:
+            w.grad = None
+        metrics = gradients(step)
+        row = metrics.report(_reduce(self.weights, metrics.vector(), self.world))
+        norm = float(nn.utils.clip_grad_norm_(self.weights, self.config.optim.clip_norm))
+        if not math.isfinite(norm):
+            raise FloatingPointError(
+                f"step {step + 1}: the gradient's norm is {norm} at loss {row.get('loss')}: "
+                "lower the learning rate, or look for a broken example in this step's batch"
+            )
+        factor = rate_factor(self.config.optim, step, self.config.total_steps)
+        set_rates(self.optimizers, self.config.optim, factor)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.average.update(self.decoder, step)
+        row |= {"grad_norm": norm, "lr": self.config.optim.learning_rate * factor}
+        return {"step": step + 1, **row, "step_s": time.perf_counter() - start}
+
+
+def run_steps(
+    decoder: nn.Module,
+    gradients: GradientStep,
+    config: LoopConfig,
+    *,
+    folder: Path,
+    fingerprint: str,
+    on_metrics: OnMetrics | None = None,
+    world: World | None = None,
+) -> TrainResult:
+    """Train ``decoder`` in place, from ``folder``'s newest checkpoint where there is one.
+
+    Killed at any moment and called again with the same arguments, it ends in the same weights to the last
+    bit. ``fingerprint``: of data, first weights and settings; a checkpoint of another one is refused.
+    ``on_metrics`` is called on rank 0 after each step of this sitting.
+
+    Raises ValueError where the weights are not fp32 (they are the master copy) or the checkpoint is another
+    run's; FloatingPointError where a gradient is not finite, before it reaches the weights.
+    """
+    world = world or World()
+    wrong = {str(w.dtype) for w in decoder.parameters()} - {"torch.float32"}
+    if wrong:
+        raise ValueError(f"training keeps its weights in fp32, got {', '.join(sorted(wrong))}: call decoder.float()")
+    training = _Training(decoder, config, Path(folder), fingerprint, world)
+    done = training.resume()
+    for step in range(done, config.total_steps):
+        row = training.step(step, gradients)
+        training.rows.append(row)
+        if on_metrics is not None and world.is_main:
+            on_metrics(row)
+        if (step + 1) % config.save_every == 0 or step + 1 == config.total_steps:
+            training.save(step + 1)
+    world.barrier()  # the last checkpoint is on disk before any rank goes on
+    training.average.apply(decoder)
+    for w in training.weights:
+        w.grad = None
+    return TrainResult(
+        steps=config.total_steps,
+        rows=tuple(training.rows),
+        resumed_from=done,
+        averaged=training.average.count,
+    )

@@ -1,0 +1,87 @@
+"""Log-probs under the reference policy: computed once, kept in a file, and used in place of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from plum_models.decoder import Decoder
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from plum_core.training.batches import Example, collate, split
+from plum_core.training.logps import completion_logps
+from plum_core.training.loop import digest_of, weights_digest
+from plum_core.training.world import World
+
+
+def examples_digest(examples: Sequence[Example]) -> str:
+    """16 hex digits over every token id and where each prompt and completion ends."""
+    digest = hashlib.sha256()
+    for e in examples:
+        ids = (len(e.prompt_ids), *e.prompt_ids, len(e.completion_ids), *e.completion_ids)
+        digest.update(array("q", ids).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _stored(path: Path, fingerprint: str) -> Tensor | None:
+    """The file's log-probs, or None where it is absent, broken or of other weights or data."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("fingerprint") != fingerprint:
+                return None
+            return file.get_tensor("logps").clone()
+    except (SafetensorError, OSError):  # truncated: what it held can be computed again
+        return None
+
+
+def _store(path: Path, logps: Tensor, fingerprint: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    save_file({"logps": logps}, temporary, metadata={"fingerprint": fingerprint})
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@torch.no_grad()
+def _compute(decoder: Decoder, examples: Sequence[Example], tokens_per_batch: int, world: World) -> Tensor:
+    device = next(decoder.parameters()).device
+    costs = [(1, len(e)) for e in examples]
+    mine = world.share(sorted(range(len(examples)), key=lambda i: costs[i][1]))
+    logps = torch.zeros(len(examples), dtype=torch.float32)
+    for group in split(mine, costs, tokens_per_batch):
+        batch = collate([examples[i] for i in group]).to(device)
+        logps[group] = completion_logps(decoder, batch).cpu()
+    return world.all_reduce(logps)
+
+
+def reference_logps(
+    reference: Decoder,
+    examples: Sequence[Example],
+    path: Path,
+    *,
+    tokens_per_batch: int,
+    world: World | None = None,
+) -> Tensor:
+    """(N,) fp32 log-prob of each completion under ``reference``, by the policy's own code path.
+
+    ``path``: the safetensors file that keeps them under a fingerprint of the weights and of all token ids. A
+    file of the same fingerprint is read; any other is replaced.
+    """
+    world = world or World()
+    fingerprint = digest_of(weights_digest(reference), examples_digest(examples))
+    found = _stored(path, fingerprint)
+    everywhere = world.all_reduce(torch.tensor(int(found is not None))) == world.size
+    if found is None or not everywhere:  # a host that lacks the file needs all ranks to compute with it
+        found = _compute(reference, examples, tokens_per_batch, world)
+        if world.is_main:
+            _store(path, found, fingerprint)
+    return found

@@ -1,0 +1,105 @@
+"""Supervised training from random or given weights, on a stream of prompts and completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from plum_models.decoder import Decoder
+
+from plum_core.training.batches import Example, collate, split, stream_batches
+from plum_core.training.logps import completion_logps
+from plum_core.training.loop import LoopConfig, OnMetrics, TrainResult, digest_of, essential, run_steps, weights_digest
+from plum_core.training.metrics import StepMetrics
+from plum_core.training.optim import OptimConfig
+from plum_core.training.world import World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftConfig:
+    """Settings of supervised training."""
+
+    steps: int
+    tokens_per_batch: int = 2200  # padded tokens of a step, over all ranks
+    micro_batch_tokens: int | None = None  # padded tokens of one forward; None: a rank's share at once
+    window: int = 1024  # examples of the stream that are sorted into batches together
+    score_prompt: bool = False  # learn the prompt's tokens too
+    average_last: float = 0.0
+    save_every: int = 200
+    keep_last: int = 2
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=2e-3, warmup_steps=30, schedule="wsd"))
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tokens_per_batch", "window"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+
+
+class _Stream:
+    """Batches of the stream in order; a resumed run passes over those that were trained on."""
+
+    def __init__(
+        self, decoder: Decoder, examples: Iterable[Example], config: SftConfig, seed: int, world: World
+    ) -> None:
+        self.decoder, self.config, self.world = decoder, config, world
+        self.device = next(decoder.parameters()).device
+        self.batches = stream_batches(examples, config.tokens_per_batch, seed, window=config.window)
+        self.position = 0
+
+    def __call__(self, step: int) -> StepMetrics:
+        batch = next(islice(self.batches, step - self.position, None), None)
+        if batch is None:
+            raise ValueError(
+                f"the examples ended before step {step + 1} of {self.config.steps}: lower steps, or cycle the examples"
+            )
+        self.position = step + 1
+        metrics = StepMetrics(means=["nll"], totals=["loss", "tokens"])
+        scored = sum(len(e) - 1 if self.config.score_prompt else len(e.completion_ids) for e in batch)
+        mine = self.world.share(list(range(len(batch))))
+        for group in split(mine, [(1, len(e)) for e in batch], self.config.micro_batch_tokens):
+            examples = [batch[i] for i in group]
+            rows = collate(examples, score_prompt=self.config.score_prompt).to(self.device)
+            logps = completion_logps(self.decoder, rows)
+            loss = -logps.sum() / scored
+            loss.backward()
+            metrics.mean("nll", -logps.detach() / rows.lengths)
+            metrics.total("loss", loss.detach())
+            metrics.total("tokens", sum(map(len, examples)))
+        return metrics
+
+
+def train_sft(
+    decoder: Decoder,
+    examples: Iterable[Example],
+    config: SftConfig,
+    *,
+    seed: int,
+    folder: Path,
+    on_metrics: OnMetrics | None = None,
+    world: World | None = None,
+) -> TrainResult:
+    """Train ``decoder`` (fp32) in place to write each example's completion after its prompt.
+
+    The loss of a step is the mean over its scored tokens of their nats, over all ranks. examples: a stream
+    that begins anew with each call and is the same on every rank and after a kill (``cycle`` makes one of a
+    fixed set); it must last for ``config.steps`` steps. Resumes exactly, as ``train_round`` does; the stream
+    itself is not part of the checkpoint's fingerprint. Raises ValueError where it ends early.
+    """
+    world = world or World()
+    return run_steps(
+        decoder,
+        _Stream(decoder, examples, config, seed, world),
+        LoopConfig(
+            total_steps=config.steps,
+            optim=config.optim,
+            average_last=config.average_last,
+            save_every=config.save_every,
+            keep_last=config.keep_last,
+        ),
+        folder=folder,
+        fingerprint=digest_of("sft", essential(config), weights_digest(decoder), seed),
+        on_metrics=on_metrics,
+        world=world,
+    )

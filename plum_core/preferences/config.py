@@ -1,0 +1,56 @@
+"""How preferences are chosen, and the count of everything that was not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionConfig:
+    """Which verdicts become preferences."""
+
+    max_pairs: int = 4
+    """Most pairs of one instruction."""
+    max_labels: int = 8
+    """Most labelled completions of one instruction and verdict (for objectives that learn from single labels)."""
+    choice: Literal["nearest", "random", "hardest"] = "nearest"
+    """Pairs that come first: the fewest token edits apart, any, or the failing program that passes most tests."""
+    labels: Literal["verdict", "random"] = "verdict"
+    """random: the control. Verdicts are shuffled among each instruction's samples, so all counts stay the same."""
+    unrunnable: bool = False
+    """Take programs that do not compile as rejected too."""
+    mixed_only: bool = True
+    """Labels only from instructions where some samples passed and some failed."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_pairs", "max_labels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name, known in (("choice", ("nearest", "random", "hardest")), ("labels", ("verdict", "random"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+
+
+@dataclass(slots=True, kw_only=True)
+class PreferenceCounts:
+    """What became of every instruction and sample. Exclusions are counted within instructions that can yield."""
+
+    instructions: int = 0
+    mixed: int = 0  # some samples passed, some failed
+    all_passed: int = 0
+    all_failed: int = 0
+    unjudged: int = 0  # no sample with a usable verdict
+    one_sided: int = 0  # mixed, until the exclusions below took all of one side
+    samples: int = 0
+    no_verdict: int = 0
+    sandbox_error: int = 0  # our failure: says nothing about the program
+    unattested: int = 0  # the program itself had a hand in the verdict
+    duplicate: int = 0  # the same program, layout and comments aside
+    flaky: int = 0  # one program with both verdicts
+    truncated: int = 0  # passed, but was cut at the length limit
+    unrunnable: int = 0  # does not compile
+    chosen: int = 0  # distinct programs that could be chosen
+    rejected: int = 0
+    capped: int = 0  # possible pairs or labels beyond the cap
+    kept: int = 0  # pairs or labels

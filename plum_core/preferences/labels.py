@@ -1,0 +1,52 @@
+"""Labelled completions for objectives that need no pairs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from plum_core.preferences.config import PreferenceCounts, SelectionConfig
+from plum_core.preferences.groups import Candidate, make_groups
+from plum_core.records import Instruction, Label, Sample, Verdict
+from plum_core.rounds.prompts import render_prompt
+from plum_core.seeds import coordinate_seed
+
+
+def make_labels(
+    samples: Iterable[Sample],
+    verdicts: Iterable[Verdict],
+    instructions: Iterable[Instruction],
+    config: SelectionConfig,
+    seed: int,
+) -> tuple[list[Label], PreferenceCounts]:
+    """Labels by instruction, at most ``max_labels`` of each verdict, in order of sample index; else as make_pairs."""
+    groups, counts = make_groups(samples, verdicts, instructions, config, seed, mixed_only=config.mixed_only)
+    labels = []
+    for group in groups:
+        if config.mixed_only and not (group.chosen and group.rejected):
+            continue
+        for wanted, side in ((True, group.chosen), (False, group.rejected)):
+            kept = _capped(side, config.max_labels, coordinate_seed(seed, "labels", group.instruction.id, str(wanted)))
+            counts.capped += len(side) - len(kept)
+            labels += [_label(group.instruction, candidate, wanted) for candidate in kept]
+    counts.kept = len(labels)
+    return labels, counts
+
+
+def _capped(side: Sequence[Candidate], most: int, seed: int) -> list[Candidate]:
+    if len(side) <= most:
+        return list(side)
+    return sorted(random.Random(seed).sample(side, most), key=lambda c: c.sample.index)
+
+
+def _label(instruction: Instruction, candidate: Candidate, wanted: bool) -> Label:
+    sample = candidate.sample
+    return Label(
+        prompt=render_prompt(instruction),
+        completion=sample.text,
+        label=wanted,
+        instruction_id=instruction.id,
+        index=sample.index,
+        prompt_token_ids=sample.prompt_token_ids,
+        completion_token_ids=sample.token_ids,
+    )

@@ -1,0 +1,73 @@
+"""Pairs: a program that passed all tests against one that did not, of one instruction."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from plum_core.preferences.config import PreferenceCounts, SelectionConfig
+from plum_core.preferences.distance import edit_distance
+from plum_core.preferences.groups import Candidate, Group, make_groups
+from plum_core.records import Instruction, Pair, Sample, Verdict
+from plum_core.rounds.prompts import render_prompt
+from plum_core.seeds import coordinate_seed
+
+Match = tuple[Candidate, Candidate]  # (chosen, rejected)
+
+
+def make_pairs(
+    samples: Iterable[Sample],
+    verdicts: Iterable[Verdict],
+    instructions: Iterable[Instruction],
+    config: SelectionConfig,
+    seed: int,
+) -> tuple[list[Pair], PreferenceCounts]:
+    """Pairs by instruction, at most ``max_pairs`` each, and the count of what was left out and why.
+
+    Verdicts join samples by the id ``INSTRUCTION/INDEX``. Equal input and seed give equal pairs in equal order.
+    Raises ValueError for a sample of an unknown instruction, or a sample or verdict that comes twice.
+    """
+    groups, counts = make_groups(samples, verdicts, instructions, config, seed, mixed_only=True)
+    pairs = []
+    for group in groups:
+        matches = _matches(group, config, coordinate_seed(seed, "pairs", group.instruction.id))
+        counts.capped += len(group.chosen) * len(group.rejected) - len(matches)
+        pairs += [_pair(group.instruction, *match) for match in matches]
+    counts.kept = len(pairs)
+    return pairs, counts
+
+
+def _matches(group: Group, config: SelectionConfig, seed: int) -> list[Match]:
+    """The first ``max_pairs`` in the config's order; programs that are in no pair yet come before those that are."""
+    ordered = _ordered([(c, r) for c in group.chosen for r in group.rejected], config.choice, seed)
+    taken: list[Match] = []
+    used: set[int] = set()
+    for chosen, rejected in ordered:
+        if len(taken) < config.max_pairs and not used & {id(chosen), id(rejected)}:
+            taken.append((chosen, rejected))
+            used |= {id(chosen), id(rejected)}
+    rest = (match for match in ordered if match not in taken)
+    return taken + [match for match, _ in zip(rest, range(config.max_pairs - len(taken)), strict=False)]
+
+
+def _ordered(matches: Sequence[Match], choice: str, seed: int) -> list[Match]:
+    shuffled = random.Random(seed).sample(matches, len(matches))  # equals among the sorted are in no fixed order
+    if choice == "nearest":
+        shuffled.sort(key=lambda m: edit_distance(m[0].sample.token_ids, m[1].sample.token_ids))
+    elif choice == "hardest":
+        shuffled.sort(key=lambda m: -m[1].share)
+    return shuffled
+
+
+def _pair(instruction: Instruction, chosen: Candidate, rejected: Candidate) -> Pair:
+    return Pair(
+        prompt=render_prompt(instruction),
+        chosen=chosen.sample.text,
+        rejected=rejected.sample.text,
+        instruction_id=instruction.id,
+        chosen_index=chosen.sample.index,
+        rejected_index=rejected.sample.index,
+        prompt_token_ids=chosen.sample.prompt_token_ids,
+        chosen_token_ids=chosen.sample.token_ids,
+        rejected_token_ids=rejected.sample.token_ids,
+    )

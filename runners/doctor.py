@@ -22,6 +22,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from plum_core.execution import Executor, SandboxUnavailable
+
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 1 << 30
 NEEDED_MEMORY_GIB = 4.0  # policy, author, optimizer and 32 judged programs of the embedded default, with room
@@ -70,9 +72,7 @@ def cores_finding() -> Finding:
         remedy = "wait for the other work on this machine: it takes its share of every phase"
     elif n < 2:
         remedy = "one core takes twice as long: begin with make run ARGS=--smoke"
-    return Finding(
-        name="cores", value=f"{n}, load {load:.1f}", state="slow" if remedy else "ok", remedy=remedy
-    )
+    return Finding(name="cores", value=f"{n}, load {load:.1f}", state="slow" if remedy else "ok", remedy=remedy)
 
 
 def look_at_machine() -> Iterator[Finding]:
@@ -90,9 +90,7 @@ def look_at_machine() -> Iterator[Finding]:
         name="memory",
         value=f"{free:.1f} GiB available",
         state="ok" if free >= NEEDED_MEMORY_GIB else "slow",
-        remedy=""
-        if free >= NEEDED_MEMORY_GIB
-        else f"free some: below {NEEDED_MEMORY_GIB:.0f} GiB it may swap",
+        remedy="" if free >= NEEDED_MEMORY_GIB else f"free some: below {NEEDED_MEMORY_GIB:.0f} GiB it may swap",
     )
     disk = shutil.disk_usage(ROOT).free / GIB
     yield Finding(
@@ -118,11 +116,7 @@ def look_at_torch() -> Iterator[Finding]:
     yield Finding(
         name="GPU",
         value=names
-        or (
-            "none that torch sees"
-            if torch.version.cuda or torch.version.hip
-            else "none: a CPU build of torch"
-        ),
+        or ("none that torch sees" if torch.version.cuda or torch.version.hip else "none: a CPU build of torch"),
         state="ok" if gpu else "slow",
         remedy=""
         if gpu
@@ -157,8 +151,19 @@ def triton_finding(gpu: bool) -> Finding:
     )
 
 
+def sandbox_finding(simulate_missing: tuple[str, ...] = ()) -> Finding:
+    """What confines the programs here: an executor is started, for only trying tells."""
+    try:
+        with Executor(workers=1, packages=(), simulate_missing=simulate_missing) as executor:
+            return Finding(name="sandbox", value=", ".join(executor.layers))
+    except SandboxUnavailable as refusal:
+        what, _, remedy = str(refusal).partition("; ")
+        return Finding(name="sandbox", value=what, state="missing", remedy=remedy or what)
+
+
 def look_at_project() -> Iterator[Finding]:
-    """The embedded policy."""
+    """The sandbox and the embedded policy."""
+    yield sandbox_finding()
     weights = sorted((ROOT / "models" / "tiny").rglob("*.safetensors"))
     mib = sum(p.stat().st_size for p in weights) / (1 << 20)
     yield Finding(
@@ -195,9 +200,7 @@ def show(findings: list[Finding]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status 0 when the main job can run here, 1 when something it needs is missing."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     options = parser.parse_args(argv)
     findings = [*look_at_machine(), *look_at_torch(), *look_at_project()]

@@ -23,7 +23,7 @@ def report() -> dict[str, object]:
 def test_every_subject_is_looked_at_once(report: dict[str, object]) -> None:
     names = [finding["name"] for finding in report["findings"]]
     assert len(names) == len(set(names))
-    assert {"Python", "cores", "memory", "disk", "torch", "GPU", "triton", "models/tiny"} <= set(names)
+    assert {"Python", "cores", "memory", "disk", "torch", "GPU", "triton", "sandbox", "models/tiny"} <= set(names)
 
 
 def test_exit_status_is_whether_something_is_missing(report: dict[str, object]) -> None:
@@ -49,3 +49,10 @@ def test_a_loaded_machine_is_called_slow(monkeypatch: pytest.MonkeyPatch) -> Non
     assert doctor.cores_finding().state == "slow"
     monkeypatch.setattr(doctor.os, "getloadavg", lambda: (0.1, 0.0, 0.0))
     assert doctor.cores_finding().state == "ok"
+
+
+def test_a_machine_that_cannot_confine_cannot_run() -> None:
+    finding = doctor.sandbox_finding(simulate_missing=("seccomp",))
+    assert finding.state == "missing"
+    assert "seccomp" in finding.value
+    assert finding.remedy.startswith("run on")

@@ -89,9 +89,7 @@ def test_a_runner_is_its_docstring() -> None:
         text = path.read_text(encoding="utf-8")
         if "__main__" in text:
             assert text.startswith('"""'), f"{path.name} opens without a docstring"
-            assert f"runners/{path.name}" in text.split('"""')[1], (
-                f"{path.name}: no command line in the docstring"
-            )
+            assert f"runners/{path.name}" in text.split('"""')[1], f"{path.name}: no command line in the docstring"
 
 
 def test_outputs_are_not_tracked() -> None:

@@ -27,9 +27,7 @@ def machine(tmp_path: Path) -> Path:
     """A folder that is all of PATH: the tools of the script, and no Python yet."""
     (tmp_path / "bin").mkdir()
     for tool in ("bash", "basename", "env"):
-        (tmp_path / "bin" / tool).symlink_to(
-            f"/bin/{tool}" if Path(f"/bin/{tool}").exists() else f"/usr/bin/{tool}"
-        )
+        (tmp_path / "bin" / tool).symlink_to(f"/bin/{tool}" if Path(f"/bin/{tool}").exists() else f"/usr/bin/{tool}")
     return tmp_path
 
 

@@ -86,7 +86,5 @@ def test_wheel_imports_outside_the_checkout(wheel: Path, tmp_path: Path) -> None
     found = json.loads(run(python, "-I", "-c", IMPORT_ALL, cwd=tmp_path).splitlines()[-1])
     assert found["version"]
     assert [name for name, file in found["where"].items() if not file.startswith(str(packages))] == []
-    modules = {
-        name.removesuffix(".py").replace("/", ".") for name in checkout_files() if name.endswith(".py")
-    }
+    modules = {name.removesuffix(".py").replace("/", ".") for name in checkout_files() if name.endswith(".py")}
     assert {m.removesuffix(".__init__") for m in modules if not m.endswith("__main__")} == set(found["where"])

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from plum_models.decoder import Decoder, causal_attention
 from torch import Tensor
 
 from plum_core.sampling.params import Request
+from plum_models.decoder import Decoder, causal_attention
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 import torch
-from plum_models.decoder import Decoder
-from plum_models.tokenizer import Tokenizer
 from torch import Tensor
 
 from plum_core.sampling.draw import draw
 from plum_core.sampling.params import Completion, Request, SamplingParams
 from plum_core.sampling.prefill import Prompts, prefill
 from plum_core.sampling.step import Cache, DecodeStep
+from plum_models.decoder import Decoder
+from plum_models.tokenizer import Tokenizer
 
 
 class Sampler:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from plum_models.decoder import Decoder, rotary_tables
 from torch import Tensor, nn
+
+from plum_models.decoder import Decoder, rotary_tables
 
 
 def _joined(linears: list[nn.Linear], scale: Tensor) -> tuple[Tensor, Tensor | None]:

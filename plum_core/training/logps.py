@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from plum_kernels import linear_logprob
-from plum_models.decoder import Decoder
 from torch import Tensor
 
 from plum_core.training.batches import IGNORED, Batch
+from plum_kernels import linear_logprob
+from plum_models.decoder import Decoder
 
 
 def completion_logps(decoder: Decoder, batch: Batch) -> Tensor:

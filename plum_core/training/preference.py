@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from plum_models.decoder import Decoder
-
 from plum_core.records import Label, Pair
 from plum_core.training.batches import Example
 from plum_core.training.loop import (
@@ -21,6 +19,7 @@ from plum_core.training.loop import (
 from plum_core.training.preference_step import Item, PreferenceConfig, Round
 from plum_core.training.reference import examples_digest
 from plum_core.training.world import World
+from plum_models.decoder import Decoder
 
 
 def _example(record: Pair | Label, completion_ids: tuple[int, ...]) -> Example:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from plum_models.decoder import Decoder
 from torch import Tensor
 
 from plum_core.objectives import balanced_weights, derangement, find_objective, mismatch_kl, sft
@@ -27,6 +26,7 @@ from plum_core.training.metrics import StepMetrics
 from plum_core.training.optim import OptimConfig
 from plum_core.training.reference import reference_logps
 from plum_core.training.world import World
+from plum_models.decoder import Decoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

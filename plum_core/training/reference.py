@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from plum_models.decoder import Decoder
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -18,6 +17,7 @@ from plum_core.training.batches import Example, collate, split
 from plum_core.training.logps import completion_logps
 from plum_core.training.loop import digest_of, weights_digest
 from plum_core.training.world import World
+from plum_models.decoder import Decoder
 
 
 def examples_digest(examples: Sequence[Example]) -> str:

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from plum_models.decoder import Decoder
-
 from plum_core.training.batches import Example, collate, split, stream_batches
 from plum_core.training.logps import completion_logps
 from plum_core.training.loop import LoopConfig, OnMetrics, TrainResult, digest_of, essential, run_steps, weights_digest
 from plum_core.training.metrics import StepMetrics
 from plum_core.training.optim import OptimConfig
 from plum_core.training.world import World
+from plum_models.decoder import Decoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,10 @@ import itertools
 
 import pytest
 import torch
+from torch import Tensor
+
 from plum_kernels import linear_logprob
 from plum_kernels.logprob import blocked
-from torch import Tensor
 
 # N rows, D width, V vocabulary; blocks are shrunk to 8 x 16 below
 SHAPES = [

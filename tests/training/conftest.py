@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from plum_models.config import DecoderConfig
-from plum_models.decoder import Decoder
 
 from plum_core.records import Label, Pair
 from plum_core.training import Example, OptimConfig, PreferenceConfig, train_round
+from plum_models.config import DecoderConfig
+from plum_models.decoder import Decoder
 
 VOCABULARY = 48
 

@@ -13,6 +13,7 @@ from plum_core.grammar.code import STYLES, signature, solution
 from plum_core.grammar.compose import Task, draw_task
 from plum_core.grammar.inputs import draw_arguments
 from plum_core.grammar.phrase import instruction
+from plum_core.records import Instruction
 from plum_core.seeds import coordinate_seed
 
 # of 100 compositions: what the policy was taught on, what PLUM learns on, what only evaluation sees
@@ -31,6 +32,10 @@ class Problem:
     solutions: tuple[str, ...]
     arguments: tuple[tuple[Any, ...], ...]
     outputs: tuple[Any, ...]
+
+    def instruction(self) -> Instruction:
+        """What the policy is asked."""
+        return Instruction(id=self.id, prompt=self.prompt, entry_point="solve", starter=self.starter)
 
     def tests(self) -> tuple[str, ...]:
         """One assert an input, with the true output."""

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+
 from plum_core.grammar import problems
 from plum_core.rounds.prompts import render_prompt
 from plum_core.seeds import coordinate_seed

@@ -194,6 +194,7 @@ class Executor:
             cpu_s=message["cpu_s"],
             peak_mib=message["peak_mib"],
             attested=message["attested"],
+            extra={"values": message["values"]} if message["values"] else {},
         )
 
     def _again(self, job: _Job, fault: str, retries: deque[_Job]) -> Iterator[Verdict]:

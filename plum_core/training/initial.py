@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
+
 from plum_models.config import DecoderConfig
 from plum_models.decoder import Decoder
-from torch import nn
 
 
 def initial_decoder(config: DecoderConfig, seed: int) -> Decoder:

@@ -7,6 +7,7 @@ built-in travels as the data of its base, unless it brings its own ``__eq__``: t
 
 from __future__ import annotations
 
+import ast
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
@@ -21,6 +22,7 @@ MAX_FRACTION_BITS = 1 << 14
 MAX_DECIMAL_EXPONENT = 5000
 MAX_DECIMAL_DIGITS = 5000
 MAX_RANGE = 1 << 20
+MAX_LITERAL_CHARS = 4096
 MAX_SAME_HASH = 64  # a set of equal hashes takes quadratic time to build
 
 
@@ -71,6 +73,20 @@ def opaque(value: Any) -> Any:
     except Exception:
         truth = True
     return {"o": [type_name(value), truth]}
+
+
+def literal(value: Any) -> str | None:
+    """``value`` as a Python literal that reads back as the same data; None where there is none of bounded size."""
+    if isinstance(value, Opaque):
+        return None
+    try:
+        text = repr(value)
+        if len(text) > MAX_LITERAL_CHARS:
+            return None
+        back = ast.literal_eval(text)
+        return text if type(back) is type(value) and back == value else None
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        return None
 
 
 def type_name(value: Any) -> str:

@@ -22,11 +22,12 @@ MAX_DETAIL = 400
 
 
 class Usage:
-    """What the children of one program used together."""
+    """What the children of one program used and answered together."""
 
     def __init__(self) -> None:
         self.cpu_s = 0.0
         self.peak_kib = 0
+        self.values: list[str | None] = []  # of the calls that ask for theirs, as literals
 
     def add(self, cpu_s: float, peak_kib: int) -> None:
         self.cpu_s += cpu_s
@@ -71,6 +72,7 @@ class Judge:
             "cpu_s": round(usage.cpu_s, 6),
             "peak_mib": round(usage.peak_kib / 1024, 3),
             "attested": isinstance(plan, Result) or plan.tier < 2,
+            "values": usage.values,
         }
 
     def _results(self, plan: Plan, program: dict[str, Any], usage: Usage) -> list[Result]:
@@ -130,6 +132,8 @@ def _run_split(zygote: Zygote, plan: Plan, program: dict[str, Any], usage: Usage
 
     ending = _run_child(zygote.take(), converse, limits, usage)
     lost = Result(ending.outcome, ending.detail)
+    asked = [test.asked for test in plan.tests if test.asked is not None]
+    usage.values = [codec.literal(answers[i]) if i < len(answers) else None for i in asked]
     readers = [_reader(answer) for answer in answers]
     readers += [_reader(lost)] * (len(plan.calls) - len(answers))
     return [

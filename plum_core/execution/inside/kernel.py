@@ -50,8 +50,13 @@ def prctl(option: int, value: int, step: str) -> None:
 
 def load_filter(packed: ctypes.Array[ctypes.c_char]) -> None:
     """Load packed BPF instructions as this thread's seccomp filter; needs no_new_privs."""
-    fprog = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(packed) // 8, ctypes.addressof(packed)))
-    _check(_prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(fprog), 0, 0), "seccomp")
+    program = _program(packed)
+    _check(_prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(program), 0, 0), "seccomp")
+
+
+def _program(packed: ctypes.Array[ctypes.c_char]) -> ctypes.Array[ctypes.c_char]:
+    """``struct sock_fprog`` over the packed instructions, which must outlive it."""
+    return ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(packed) // 8, ctypes.addressof(packed)))
 
 
 def landlock_version() -> int:
@@ -109,14 +114,21 @@ def drop_capabilities() -> None:
 
 
 class ChildFilter:
-    """The child's seccomp filter, packed once in the zygote; a child patches in its pid and loads it."""
+    """The child's seccomp filter, packed once in the zygote; a child writes in its pid and loads it.
+
+    Everything is laid out beforehand: each object that a child touches first is a page copied.
+    """
 
     def __init__(self) -> None:
-        packed, self._offsets = seccomp.pid_offsets(machine())
+        packed, offsets = seccomp.pid_offsets(machine())
         self._buffer = ctypes.create_string_buffer(packed, len(packed))
+        self._pids = [ctypes.c_uint32.from_buffer(self._buffer, at) for at in offsets]
+        self._program = _program(self._buffer)
+        self._address = ctypes.addressof(self._program)
 
     def load(self, pid: int) -> None:
         """Close this process in; ``pid`` is its own."""
-        for at in self._offsets:
-            struct.pack_into("<I", self._buffer, at, pid)
-        load_filter(self._buffer)
+        for place in self._pids:
+            place.value = pid
+        if _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._address, 0, 0) < 0:
+            _check(-1, "seccomp")

@@ -48,10 +48,14 @@ class Check(NamedTuple):
 
 
 class Test(NamedTuple):
-    """One test string. ``checks`` is None where it cannot be split; then ``source`` runs in a tester."""
+    """One test string. ``checks`` is None where it cannot be split; then ``source`` runs in a tester.
+
+    ``asked``: the index of a call whose value is wanted and not judged.
+    """
 
     source: str
     checks: list[Check] | None
+    asked: int | None = None
 
 
 class Plan(NamedTuple):
@@ -290,7 +294,8 @@ def _with_calls(source: str) -> str:
 def make_plan(tests: Sequence[str], setup: str, entry: str | None, calls: Sequence[dict[str, Any]] = ()) -> Plan:
     """Plan the tests of one program. ``entry`` names the function under test where the caller knows it.
 
-    ``calls`` are ``{"call": expression, "expected": JSON value}`` and come after the tests. Raises ValueError when
+    ``calls`` are ``{"call": expression, "expected": JSON value}`` and come after the tests; one without "expected"
+    asks for its value, and passes when there is one. Raises ValueError when
     the setup or a call cannot be read.
     """
     if sum(map(len, tests)) + len(setup) > MAX_TEST_CHARS:
@@ -319,8 +324,11 @@ def _plan_call(call: dict[str, Any], splitter: _Splitter) -> Test:
     node = ast.parse(call["call"], mode="eval").body
     if not isinstance(node, ast.Call):
         raise ValueError(f"{call['call']!r} is not a call")
-    hole, expected = splitter.hole(node, lazy=True), _as_json(call["expected"])
+    hole = splitter.hole(node, lazy=True)
     index = hole.index
+    if "expected" not in call:
+        return Test(call["call"], [Check(call["call"], lambda answers: (answers[index](), True)[1])], index)
+    expected = _as_json(call["expected"])
     return Test(call["call"], [Check(call["call"], lambda answers: _as_json(answers[index]()) == expected)])
 
 

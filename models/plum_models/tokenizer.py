@@ -61,12 +61,12 @@ class Tokenizer:
         inner.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
-            special_tokens=[EOS, PAD],
+            special_tokens=[EOS, PAD],  # ids 0 and 1: the trainer numbers them first
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
         inner.train_from_iterator(texts, trainer)
-        return cls(inner, eos_token_ids=[inner.token_to_id(EOS)], pad_token_id=inner.token_to_id(PAD))
+        return cls(inner, eos_token_ids=[0], pad_token_id=1)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:

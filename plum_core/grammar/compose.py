@@ -111,7 +111,7 @@ def _try_task(rng: random.Random) -> Task | None:
     short = lambda ends: _pipeline(source, rng.choice((0, 1)), rng, ends)  # noqa: E731 - three uses, one line
     if shape == "choice":
         first = short(())
-        pipes = (short(("bool",)), first, short((first[-1].op.gives,) if first else ()))
+        pipes: tuple[tuple[Step, ...], ...] = (short(("bool",)), first, short((first[-1].op.gives,) if first else ()))
     else:
         pipes = (short(("int",)), short(("int",)))
     if not all(pipes) or pipes[-1] == pipes[-2]:

@@ -1,7 +1,4 @@
-"""Sequences to right-padded batches of bounded size, in an order that a seed decides.
-
-Letters in shapes: B rows, S positions.
-"""
+"""Batches of bounded size, in an order that a seed decides."""
 
 from __future__ import annotations
 
@@ -9,12 +6,6 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
-
-IGNORED = -100  # a label that is not scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,31 +28,10 @@ class Example:
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)
 
-
-class Batch(NamedTuple):
-    token_ids: Tensor  # (B, S) int64, right-padded
-    labels: Tensor  # (B, S) int64, the token after each position, IGNORED where it is not scored
-    lengths: Tensor  # (B,) int64, scored tokens of each row
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(*(part.to(device) for part in self))
-
-
-def collate(examples: Sequence[Example], *, score_prompt: bool = False) -> Batch:
-    """Right-padded rows. Position i predicts token i + 1, so a row is one position shorter than its tokens.
-
-    Pads are token 0: no real position attends to what is right of it, and pads are never scored.
-    ``score_prompt`` scores every token but the first instead of the completion's alone.
-    """
-    width = max(map(len, examples)) - 1
-    token_ids = torch.zeros(len(examples), width, dtype=torch.int64)
-    labels = torch.full_like(token_ids, IGNORED)
-    for row, e in enumerate(examples):
-        tokens = torch.tensor(e.prompt_ids + e.completion_ids)
-        token_ids[row, : len(e) - 1] = tokens[:-1]
-        first = 0 if score_prompt else len(e.prompt_ids) - 1
-        labels[row, first : len(e) - 1] = tokens[first + 1 :]
-    return Batch(token_ids, labels, (labels != IGNORED).sum(1))
+    def with_scored_prompt(self) -> Example:
+        """The same tokens, all but the first scored."""
+        tokens = self.prompt_ids + self.completion_ids
+        return Example(prompt_ids=tokens[:1], completion_ids=tokens[1:])
 
 
 def _cut(order: Sequence[int], costs: Sequence[tuple[int, int]], budget: int) -> list[list[int]]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
-from plum_core.training.batches import IGNORED, Batch
+from plum_core.training.batches import Example
+from plum_core.training.packing import Packed
 from plum_kernels import linear_logprob
 from plum_models.decoder import Decoder
 
 
-def completion_logps(decoder: Decoder, batch: Batch) -> Tensor:
-    """(B,) fp32: each row's log-prob, summed over its scored tokens, under the untempered policy.
+def completion_logps(decoder: Decoder, examples: Sequence[Example]) -> Tensor:
+    """(N,) fp32: each completion's log-prob after its prompt, summed over its tokens, untempered.
 
-    The head sees the scored positions alone; prompts and pads are dropped before it.
+    Prompts that several completions share and completions that occur twice are computed once; the head sees the
+    scored positions alone.
     """
-    hidden = decoder(batch.token_ids)
-    return linear_logprob(hidden, decoder.head_weight, batch.labels, ignore_index=IGNORED).logp.sum(1)
+    packed = Packed(examples, decoder.head_weight.device)
+    hidden = decoder(packed.token_ids, packed.positions, packed.attend)[0]
+    scored = hidden[len(hidden) - len(packed.targets) :]
+    logps = linear_logprob(scored, decoder.head_weight, packed.targets).logp
+    return torch.segment_reduce(logps, "sum", lengths=packed.lengths).index_select(0, packed.which)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from plum_core.objectives import balanced_weights, derangement, find_objective, mismatch_kl, sft
 from plum_core.seeds import coordinate_seed
-from plum_core.training.batches import Batch, Example, collate, plan_batches, split
+from plum_core.training.batches import Example, plan_batches, split
 from plum_core.training.logps import completion_logps
 from plum_core.training.metrics import StepMetrics
 from plum_core.training.optim import OptimConfig
@@ -168,10 +168,12 @@ class Round:
         self._replay(step, metrics)
         return metrics
 
-    def _logps(self, examples: Sequence[Example], metrics: StepMetrics) -> tuple[Tensor, Batch]:
-        batch = collate(examples).to(self.device)
+    def _logps(self, examples: Sequence[Example], metrics: StepMetrics) -> Tensor:
         metrics.total("tokens", sum(map(len, examples)))
-        return completion_logps(self.decoder, batch), batch
+        return completion_logps(self.decoder, examples)
+
+    def _lengths(self, examples: Sequence[Example]) -> Tensor:
+        return torch.tensor([len(e.completion_ids) for e in examples], device=self.device)
 
     def _reference(self, examples: Sequence[Example]) -> Tensor:
         return torch.tensor([self.ref[e] for e in examples], dtype=torch.float32, device=self.device)
@@ -184,7 +186,7 @@ class Round:
         ratios = torch.zeros((), dtype=torch.float64, device=self.device)
         for group in split(mine, [(1, len(e)) for e in examples], self.config.micro_batch_tokens):
             part = [examples[i] for i in group]
-            ratios += (self._logps(part, metrics)[0] - self._reference(part)).double().sum()
+            ratios += (self._logps(part, metrics) - self._reference(part)).double().sum()
         total = self.world.all_reduce(ratios) / max(1, len(examples))
         kl = mismatch_kl(total.float().reshape(1), torch.zeros(1, device=self.device))
         metrics.total("kl", float(kl) / self.world.size)
@@ -196,9 +198,8 @@ class Round:
         """Gradient of one micro-batch, its means taken over the whole step's counts."""
         good = [item.examples[0] for item in items if item.desirable]
         bad = [item.examples[-1] for item in items if len(item.examples) == 2 or not item.desirable]
-        logps, batch = self._logps(good + bad, metrics)
-        good_logps, bad_logps = logps.split([len(good), len(bad)])
-        nll = sft(good_logps, batch.lengths[: len(good)])
+        good_logps, bad_logps = self._logps(good + bad, metrics).split([len(good), len(bad)])
+        nll = sft(good_logps, self._lengths(good))
         loss = self.config.nll_weight * nll.losses.sum() / max(1, chosen)
         if self.spec.needs_reference:
             arguments = (good_logps, bad_logps, self._reference(good), self._reference(bad))
@@ -223,9 +224,10 @@ class Round:
         tokens = sum(len(e.completion_ids) for e in drawn)
         mine = self.world.share(sorted(range(count), key=lambda i: len(drawn[i])))
         for group in split(mine, [(1, len(e)) for e in drawn], self.config.micro_batch_tokens):
-            logps, batch = self._logps([drawn[i] for i in group], metrics)
+            examples = [drawn[i] for i in group]
+            logps = self._logps(examples, metrics)
             loss = -self.config.replay_weight * logps.sum() / tokens
-            metrics.mean("nll/replay", -logps.detach() / batch.lengths)
+            metrics.mean("nll/replay", sft(logps, self._lengths(examples)).losses)
             metrics.total("loss", loss.detach())
             loss.backward()
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from plum_core.training.batches import Example, collate, split
+from plum_core.training.batches import Example, split
 from plum_core.training.logps import completion_logps
 from plum_core.training.loop import digest_of, weights_digest
 from plum_core.training.world import World
@@ -53,13 +53,11 @@ def _store(path: Path, logps: Tensor, fingerprint: str) -> None:
 
 @torch.no_grad()
 def _compute(decoder: Decoder, examples: Sequence[Example], tokens_per_batch: int, world: World) -> Tensor:
-    device = next(decoder.parameters()).device
     costs = [(1, len(e)) for e in examples]
     mine = world.share(sorted(range(len(examples)), key=lambda i: costs[i][1]))
     logps = torch.zeros(len(examples), dtype=torch.float32)
     for group in split(mine, costs, tokens_per_batch):
-        batch = collate([examples[i] for i in group]).to(device)
-        logps[group] = completion_logps(decoder, batch).cpu()
+        logps[group] = completion_logps(decoder, [examples[i] for i in group]).cpu()
     return world.all_reduce(logps)
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from plum_core.training.batches import Example, collate, split, stream_batches
+import torch
+
+from plum_core.objectives import sft
+from plum_core.training.batches import Example, split, stream_batches
 from plum_core.training.logps import completion_logps
 from plum_core.training.loop import LoopConfig, OnMetrics, TrainResult, digest_of, essential, run_steps, weights_digest
 from plum_core.training.metrics import StepMetrics
@@ -43,7 +46,6 @@ class _Stream:
         self, decoder: Decoder, examples: Iterable[Example], config: SftConfig, seed: int, world: World
     ) -> None:
         self.decoder, self.config, self.world = decoder, config, world
-        self.device = next(decoder.parameters()).device
         self.batches = stream_batches(examples, config.tokens_per_batch, seed, window=config.window)
         self.position = 0
 
@@ -55,15 +57,17 @@ class _Stream:
             )
         self.position = step + 1
         metrics = StepMetrics(means=["nll"], totals=["loss", "tokens"])
-        scored = sum(len(e) - 1 if self.config.score_prompt else len(e.completion_ids) for e in batch)
+        if self.config.score_prompt:
+            batch = [e.with_scored_prompt() for e in batch]
+        scored = sum(len(e.completion_ids) for e in batch)
         mine = self.world.share(list(range(len(batch))))
         for group in split(mine, [(1, len(e)) for e in batch], self.config.micro_batch_tokens):
             examples = [batch[i] for i in group]
-            rows = collate(examples, score_prompt=self.config.score_prompt).to(self.device)
-            logps = completion_logps(self.decoder, rows)
+            logps = completion_logps(self.decoder, examples)
             loss = -logps.sum() / scored
             loss.backward()
-            metrics.mean("nll", -logps.detach() / rows.lengths)
+            lengths = torch.tensor([len(e.completion_ids) for e in examples], device=logps.device)
+            metrics.mean("nll", sft(logps, lengths).losses)
             metrics.total("loss", loss.detach())
             metrics.total("tokens", sum(map(len, examples)))
         return metrics

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from plum_core.training import Example, cycle
-from plum_core.training.batches import IGNORED, collate, plan_batches, split, stream_batches
-from plum_core.training.logps import completion_logps
+from plum_core.training.batches import plan_batches, split, stream_batches
 
 
 def padded(batch, costs):
@@ -66,34 +65,10 @@ def test_split_keeps_order_and_budget():
     assert split(range(10), costs, 40) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_collate_scores_the_completion_alone():
-    batch = collate(
-        [Example(prompt_ids=(1, 2, 3), completion_ids=(4, 5)), Example(prompt_ids=(6,), completion_ids=(7,))]
-    )
-    assert batch.token_ids.tolist() == [[1, 2, 3, 4], [6, 0, 0, 0]]
-    assert batch.labels.tolist() == [[IGNORED, IGNORED, 4, 5], [7, IGNORED, IGNORED, IGNORED]]
-    assert batch.lengths.tolist() == [2, 1]
-    everything = collate([Example(prompt_ids=(1, 2, 3), completion_ids=(4, 5))], score_prompt=True)
-    assert everything.labels.tolist() == [[2, 3, 4, 5]]
-
-
 @pytest.mark.parametrize(("prompt", "completion"), [((), (1,)), ((1,), ())])
 def test_an_empty_side_is_refused(prompt, completion):
     with pytest.raises(ValueError, match="must hold a token each"):
         Example(prompt_ids=prompt, completion_ids=completion)
-
-
-def test_log_probs_do_not_depend_on_the_batch(make):
-    """Against the whole logits, one row at a time; padding and neighbours change nothing."""
-    decoder = make.decoder().double()
-    examples = make.examples(9)
-    together = completion_logps(decoder, collate(examples))
-    for example, got in zip(examples, together, strict=True):
-        tokens = torch.tensor([example.prompt_ids + example.completion_ids])
-        log_p = decoder.logits(decoder(tokens)).log_softmax(-1)[0]
-        first = len(example.prompt_ids)
-        wanted = sum(log_p[i - 1, tokens[0, i]] for i in range(first, len(example)))
-        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)
 
 
 def test_stream_batches_cover_the_stream():

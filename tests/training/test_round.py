@@ -9,7 +9,7 @@ import torch
 
 from plum_core.objectives import dpo, kto, mismatch_kl
 from plum_core.training import OptimConfig, PreferenceConfig, train_round
-from plum_core.training.batches import Example, collate
+from plum_core.training.batches import Example
 from plum_core.training.logps import completion_logps
 from plum_core.training.preference import _items
 from plum_core.training.preference_step import Round
@@ -58,7 +58,7 @@ def test_a_step_is_the_formula(objective, make, tmp_path):
     row, got = gradients(decoder, this, 0)
 
     def logps(examples, model=decoder):
-        return completion_logps(model, collate(examples))
+        return completion_logps(model, examples)
 
     batch = [items[i] for i in this.plan[0]]
     reference = make.decoder(seed=9).requires_grad_(False)
@@ -183,7 +183,7 @@ def test_the_reference_is_cached_and_a_changed_input_is_computed_again(make, tmp
     path.write_bytes(path.read_bytes()[:-3])  # truncated
     again = get(seed=1, data=moved)
     assert len(calls) == 4 and torch.equal(get(seed=1, data=moved), again) and len(calls) == 4
-    exact = completion_logps(make.decoder(), collate(examples[:1]))[0]
+    exact = completion_logps(make.decoder(), examples[:1])[0]
     torch.testing.assert_close(first[0], exact, rtol=1e-5, atol=1e-5)
 
 

@@ -9,8 +9,6 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-from plum_models import load
-
 from plum_core.execution import Executor
 from plum_core.grammar import problems
 from plum_core.records import Instruction, TestSuite
@@ -19,6 +17,7 @@ from plum_core.rounds.sources import file_hash
 from plum_core.sampling import Sampler
 from plum_core.seeds import coordinate_seed
 from plum_core.testing import TestingConfig, write_suites
+from plum_models import load
 
 NOTE = (
     "These tasks come from a synthetic grammar and the policy is tiny: the gain shows that the method works here, "

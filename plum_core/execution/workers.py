@@ -96,16 +96,16 @@ class Worker:
         return bool(self._outgoing)
 
     def receive(self) -> list[dict[str, Any]]:
-        """All complete messages that have arrived. Raises WorkerDied."""
-        while True:
+        """All complete messages that have arrived. Raises WorkerDied, but not before its last words are handed out."""
+        dead = False
+        while not dead:
             try:
                 part = self.sock.recv(1 << 16)
             except BlockingIOError:
                 break
             except OSError:
                 raise WorkerDied from None
-            if not part:
-                raise WorkerDied
+            dead = not part
             self._incoming += part
         messages = []
         while len(self._incoming) >= 4:
@@ -114,6 +114,8 @@ class Worker:
                 break
             messages.append(json.loads(self._incoming[4 : 4 + size]))
             del self._incoming[: 4 + size]
+        if dead and not messages:
+            raise WorkerDied
         return messages
 
     def kill(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from plum_core.records import Instruction
+from plum_models.tokenizer import Tokenizer
 
 
 def render_prompt(instruction: Instruction) -> str:
@@ -14,3 +15,9 @@ def render_prompt(instruction: Instruction) -> str:
 def program_code(instruction: Instruction, text: str) -> str:
     """The whole program of a sampled ``text``."""
     return (instruction.starter or "") + text
+
+
+def encode_prompt(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    """Token ids of a prompt, after the beginning-of-sequence id where the policy has one."""
+    begin = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
+    return (*begin, *tokenizer.encode(text))

@@ -1,0 +1,99 @@
+"""A stage in chunks: what a kill can cost is one chunk, and ranks share chunks out.
+
+A chunk's content depends on the config alone, never on who computes it or when, so an interrupted run ends in the
+same bytes as one that was not. Each chunk is two files in ``STAGE.parts``, a tally and then the records; once all are
+there they become ``STAGE.jsonl``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from plum_core.records import write_atomic, write_jsonl
+from plum_core.records.files import atomic_file
+from plum_core.training import World
+
+T = TypeVar("T")
+Tally = dict[str, Any]  # counts, nested at will; tallies of chunks are added up
+POLL_S = 0.1
+
+
+def run_chunks(
+    target: Path,
+    items: Sequence[T],
+    size: int,
+    work: Callable[[list[T]], tuple[Sequence[Any], Tally]],
+    *,
+    world: World,
+    on_chunk: Callable[[int, int], None],
+    on_complete: Callable[[Tally, list[Path]], None],
+) -> bool:
+    """Make ``target`` from ``items``, ``size`` at a time; False where it was there already.
+
+    work: the records and the tally of one chunk. on_chunk: (items done by all ranks, all items), called on every
+    rank. on_complete: the sum of all tallies and the files of all chunks, on rank 0, before ``target`` gets its
+    name; a kill in between has it called again.
+    """
+    parts = target.with_suffix(".parts")
+    done = target.exists()
+    world.barrier()  # nobody asks after rank 0 may have finished
+    if done:
+        if world.is_main:
+            shutil.rmtree(parts, ignore_errors=True)
+        return False
+    starts = range(0, len(items), size)
+    for number in range(world.rank, len(starts), world.size):
+        if not _part(parts, number).exists():
+            records, tally = work(list(items[starts[number] : starts[number] + size]))
+            write_atomic(_tally(parts, number), json.dumps(tally))
+            write_jsonl(_part(parts, number), records)
+        on_chunk(_items_done(parts, starts, len(items), size), len(items))
+    while (ready := _items_done(parts, starts, len(items), size)) < len(items):
+        on_chunk(ready, len(items))
+        time.sleep(POLL_S)
+    world.barrier()
+    if world.is_main:
+        tallies = [json.loads(_tally(parts, number).read_text()) for number in range(len(starts))]
+        files = [_part(parts, number) for number in range(len(starts))]
+        on_complete(add_tallies(tallies), files)
+        _merge(target, files)
+        shutil.rmtree(parts, ignore_errors=True)
+    world.barrier()
+    return True
+
+
+def add_tallies(tallies: Sequence[Mapping[str, Any]]) -> Tally:
+    """Key by key; keys in order of appearance."""
+    out: Tally = {}
+    for tally in tallies:
+        for key, value in tally.items():
+            if isinstance(value, Mapping):
+                out[key] = add_tallies([out.get(key, {}), value])
+            else:
+                out[key] = out.get(key, 0) + value
+    return out
+
+
+def _part(parts: Path, number: int) -> Path:
+    return parts / f"{number:05d}.jsonl"
+
+
+def _tally(parts: Path, number: int) -> Path:
+    return parts / f"{number:05d}.json"
+
+
+def _items_done(parts: Path, starts: range, total: int, size: int) -> int:
+    there = (number for number in range(len(starts)) if _part(parts, number).exists())
+    return sum(min(size, total - starts[number]) for number in there)
+
+
+def _merge(target: Path, parts: Sequence[Path]) -> None:
+    with atomic_file(target) as out:
+        for part in parts:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, out, 1 << 20)

@@ -1,0 +1,126 @@
+"""The settings of a run, one dataclass a stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from plum_core.execution import Limits
+from plum_core.preferences import SelectionConfig
+from plum_core.rounds.grammar_source import GrammarConfig
+from plum_core.rounds.sources import TasksConfig
+from plum_core.sampling import SamplingParams
+from plum_core.training import PreferenceConfig
+
+# What may change between two sittings of one run: it decides where and how fast, not what comes out. ``rounds`` is
+# here because a finished run may be asked for more of them.
+INCIDENTAL = frozenset(
+    {"run", "rounds", "quiet", "execution.workers", "training.save_every", "training.keep_last", "device"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawConfig:
+    """Samples of the policy that become preferences."""
+
+    n: int = 20
+    """Samples an instruction."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 128
+    max_rows: int = 512
+    """Samples that decode together."""
+    chunk: int = 32
+    """Instructions a unit of work: what a kill can cost, and what ranks share out."""
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "n", "max_rows", "chunk")
+        self.params()
+
+    def params(self) -> SamplingParams:
+        """As the sampler takes them."""
+        return SamplingParams(
+            temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, max_new_tokens=self.max_new_tokens
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionConfig:
+    """The sandbox."""
+
+    workers: int = 0
+    """Programs at a time on each rank; 0: the processors, shared among this machine's ranks."""
+    packages: tuple[str, ...] = ("numpy",)
+    """Third-party packages that programs may import."""
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"workers must be 0 (share the processors) or more, got {self.workers}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """The held-out figures before the first round and after each."""
+
+    samples: int = 6
+    """Samples a task at ``temperature``; the greedy answer comes on top."""
+    temperature: float = 1.0
+    ks: tuple[int, ...] = (1, 6)
+    """The k of pass@k."""
+    chunk: int = 64
+    """Tasks a unit of work."""
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "samples", "chunk")
+        if any(not 1 <= k <= self.samples for k in self.ks):
+            raise ValueError(f"ks must lie between 1 and samples={self.samples}, got {list(self.ks)}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be > 0 (greedy is drawn anyway), got {self.temperature}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """A run of rounds."""
+
+    run: Path
+    """The run folder; the same command on it goes on where it stopped."""
+    policy: Path
+    """Checkpoint folder of the policy to improve."""
+    rounds: int = 2
+    """Rounds of tests, samples, verdicts, preferences, training and evaluation."""
+    seed: int = 0
+    """Decides every draw, together with round, instruction and sample."""
+    learn: Literal["preferences", "sft"] = "preferences"
+    """sft: the control. Continue supervised training on as many completions as the pairs or labels have."""
+    reference: Literal["initial", "previous"] = "initial"
+    """The policy to stay near: the one before the first round, or the one before this round."""
+    off_policy: Path | None = None
+    """The control. Draw the samples from this checkpoint, not from the policy in training."""
+    device: str = "auto"
+    """auto: the GPU of this rank where there is one, else the CPU."""
+    quiet: bool = False
+    """Only the summary at the end."""
+    source: Literal["grammar", "files"] = "files"
+    """Where tasks come from: the embedded policy's grammar (settings under grammar), or JSONL files (under tasks)."""
+    tasks: TasksConfig = field(default_factory=TasksConfig)
+    grammar: GrammarConfig = field(default_factory=GrammarConfig)
+    sampling: DrawConfig = field(default_factory=DrawConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    training: PreferenceConfig = field(default_factory=PreferenceConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        if self.rounds < 0:
+            raise ValueError(f"rounds must be 0 (evaluate alone) or more, got {self.rounds}")
+        if self.run.exists() and not self.run.is_dir():
+            raise ValueError(f"run {self.run} is a file: name a folder")
+
+
+def _at_least_one(config: object, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be >= 1, got {getattr(config, name)}")

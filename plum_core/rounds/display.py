@@ -1,0 +1,117 @@
+"""Live progress of rank 0: one line a stage that moves on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from plum_core.rounds.observer import Observer
+
+PLAIN_EVERY_S = 15.0
+TITLES = {
+    "tests": "writing and filtering tests",
+    "samples": "sampling the policy",
+    "verdicts": "running the samples",
+    "preferences": "choosing preferences",
+    "training": "training",
+    "evaluation": "evaluating on held-out tasks",
+}
+
+
+class Display(Observer):
+    """Shows stages on ``console``. Use it as a context manager, so that the terminal is left as it was."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live = console.is_terminal
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+        )
+        self.task: TaskID | None = None
+        self.title, self.unit, self.began, self.spoke = "", "", 0.0, 0.0
+
+    def __enter__(self) -> Display:
+        if self.live:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.live:
+            self.bar.stop()
+
+    def stage(self, round_: int, stage: str, unit: str) -> None:
+        self.title = f"{round_name(round_)}: {TITLES.get(stage, stage)}"
+        self.unit, self.began, self.spoke = unit, time.monotonic(), time.monotonic()
+        if self.live:
+            self.task = self.bar.add_task(self.title, total=None, figures=f"{unit}")
+        else:
+            self.console.print(f"{self.title} ...", markup=False)
+
+    def progress(self, done: int, total: int, figures: Mapping[str, Any] | None = None) -> None:
+        seconds = max(1e-9, time.monotonic() - self.began)
+        text = _training_figures(figures) if figures else f"{self.unit}, {done / seconds:.1f}/s"
+        if self.live and self.task is not None:
+            self.bar.update(self.task, completed=done, total=total or None, figures=escape(text))
+        elif time.monotonic() - self.spoke >= PLAIN_EVERY_S:
+            self.spoke = time.monotonic()
+            left = f", {seconds / done * (total - done):.0f} s left" if done and total else ""
+            self.console.print(f"  {done} of {total or 'unknown'} {text}{left}", markup=False)
+
+    def finished(self, round_: int, stage: str, seconds: float, row: Mapping[str, Any]) -> None:
+        if self.live and self.task is not None:
+            self.bar.remove_task(self.task)
+            self.task = None
+        text = f"{self.title}: {describe(stage, row)} in {seconds:.1f} s"
+        self.console.print(text, markup=False, highlight=False)
+
+    def note(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+
+def round_name(number: int) -> str:
+    return f"round {number}" if number else "before"
+
+
+def _training_figures(row: Mapping[str, Any]) -> str:
+    shown = [f"loss {row['loss']:.3f}"] if "loss" in row else []
+    if "rewards/margins" in row:
+        shown.append(f"margin {row['rewards/margins']:+.3f}")
+    return ", ".join(shown)
+
+
+def describe(stage: str, row: Mapping[str, Any]) -> str:
+    """What a finished stage did, in a few words."""
+    if stage == "tests":
+        return f"{row.get('kept', 0)} of {row.get('instructions', 0)} instructions kept their tests"
+    if stage == "samples":
+        return f"{row.get('samples', 0)} samples, {row.get('tokens', 0)} tokens"
+    if stage == "verdicts":
+        outcomes = row.get("outcomes", {})
+        return f"{outcomes.get('passed', 0)} of {row.get('programs', 0)} passed"
+    if stage == "preferences":
+        return f"{row.get('kept', 0)} preferences from {row.get('mixed', 0)} instructions with both verdicts"
+    if stage == "training":
+        return f"{row.get('steps', 0)} steps, {_training_figures(row)}"
+    sampled = row.get("sampled") or {}
+    return f"{100 * sampled['mean']:.1f} % of samples pass" if sampled else "done"

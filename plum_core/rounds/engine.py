@@ -1,0 +1,216 @@
+"""What the rounds do their work with: policies that are sampled, a sandbox that judges, and training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+import plum_models
+from plum_core.execution import Executor
+from plum_core.records import Label, Pair, Program, Verdict
+from plum_core.rounds.config import ExecutionConfig
+from plum_core.rounds.prompts import encode_prompt
+from plum_core.sampling import Completion, Request, Sampler, SamplingParams
+from plum_core.training import Example, PreferenceConfig, World, train_round
+from plum_core.training.batches import plan_batches
+
+OnStep = Callable[[dict[str, float], int], None]  # a step's metrics, and how many steps there will be
+
+
+class Policy(Protocol):
+    """Weights that are sampled, and the tokenizer that belongs to them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights."""
+
+    def encode_prompt(self, text: str) -> tuple[int, ...]:
+        """Token ids of a prompt, a leading special token included where the policy has one."""
+
+    def encode_completion(self, text: str) -> tuple[int, ...]:
+        """Token ids of a completion that ends."""
+
+    def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
+        """One completion for each seed of each request, as they finish."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """``rows``: one of metrics a step."""
+
+    steps: int
+    rows: tuple[dict[str, float], ...]
+    fingerprint: str
+
+
+class Engine(Protocol):
+    """All that the loop asks of models and processes; tests put something small in its place."""
+
+    def policy(self, folder: Path) -> Policy:
+        """The policy of a checkpoint folder; the one before it may leave memory."""
+
+    def judge(self, programs: Iterable[Program]) -> Iterator[Verdict]:
+        """One verdict a program, as they finish."""
+
+    def train(
+        self,
+        start: Path,
+        reference: Path,
+        records: Sequence[Pair] | Sequence[Label],
+        replay: Sequence[tuple[str, str]],
+        *,
+        config: PreferenceConfig,
+        seed: int,
+        folder: Path,
+        out: Callable[[int], Path],
+        on_step: OnStep,
+    ) -> Trained:
+        """Train the policy of ``start`` and save it to ``out(steps)``, whole or not at all; resumes in ``folder``.
+
+        ``on_step`` is called on rank 0, for the steps of this sitting.
+        """
+
+    def close(self) -> None:
+        """End what runs beside this process."""
+
+
+def find_device(name: str) -> torch.device:
+    """``auto``: this rank's GPU where torch sees one, else the CPU. ValueError for a device that is not there."""
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if name == "auto":
+        return torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device {name!r} is none of torch's: use auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r}: torch sees no GPU here; use cpu, or install a CUDA build of torch")
+    return device
+
+
+class LoadedPolicy:
+    """A checkpoint in memory, with its sampler."""
+
+    def __init__(self, folder: Path, device: torch.device, max_rows: int) -> None:
+        decoder, self.tokenizer = plum_models.load(folder)
+        self.decoder = decoder.to(device)
+        self._fingerprint = plum_models.fingerprint(decoder)
+        self.sampler = Sampler(self.decoder, self.tokenizer, max_rows=max_rows)
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def encode_prompt(self, text: str) -> tuple[int, ...]:
+        return encode_prompt(self.tokenizer, text)
+
+    def encode_completion(self, text: str) -> tuple[int, ...]:
+        return (*self.tokenizer.encode(text), self.tokenizer.eos_token_id)
+
+    def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
+        return self.sampler.sample(requests, params)
+
+
+class LocalEngine:
+    """Models in this process, programs in a sandbox beside it. Under torchrun every rank has one."""
+
+    def __init__(
+        self,
+        *,
+        max_rows: int,
+        execution: ExecutionConfig,
+        device: str = "auto",
+        world: World | None = None,
+    ) -> None:
+        self.max_rows, self.execution = max_rows, execution
+        self.device, self.world = find_device(device), world or World()
+        self._loaded: tuple[Path, LoadedPolicy] | None = None
+        self._executor: Executor | None = None
+
+    def policy(self, folder: Path) -> Policy:
+        if self._loaded is None or self._loaded[0] != folder:
+            self._loaded = None  # before the next is read: two need not fit
+            self._loaded = (folder, LoadedPolicy(folder, self.device, self.max_rows))
+        return self._loaded[1]
+
+    @property
+    def executor(self) -> Executor:
+        """The sandbox, started when it is first asked for. Raises SandboxUnavailable."""
+        if self._executor is None:
+            ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            workers = self.execution.workers or max(1, len(os.sched_getaffinity(0)) // ranks)
+            self._executor = Executor(workers=workers, limits=self.execution.limits, packages=self.execution.packages)
+        return self._executor
+
+    def judge(self, programs: Iterable[Program]) -> Iterator[Verdict]:
+        return self.executor.run(programs)
+
+    def train(
+        self,
+        start: Path,
+        reference: Path,
+        records: Sequence[Pair] | Sequence[Label],
+        replay: Sequence[tuple[str, str]],
+        *,
+        config: PreferenceConfig,
+        seed: int,
+        folder: Path,
+        out: Callable[[int], Path],
+        on_step: OnStep,
+    ) -> Trained:
+        self._loaded = None
+        policy = LoadedPolicy(start, self.device, self.max_rows)
+        total = planned_steps(records, config)
+        result = train_round(
+            policy.decoder,
+            records,
+            [_example(policy, *row) for row in replay],
+            config,
+            seed=seed,
+            folder=folder,
+            reference=None if reference == start else plum_models.load_decoder(reference).to(self.device),
+            on_metrics=lambda row: on_step(row, total),
+            world=self.world,
+        )
+        if self.world.is_main:
+            plum_models.save(policy.decoder, policy.tokenizer, out(result.steps))
+        return Trained(steps=result.steps, rows=result.rows, fingerprint=plum_models.fingerprint(policy.decoder))
+
+    def close(self) -> None:
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def planned_steps(records: Sequence[Pair] | Sequence[Label], config: PreferenceConfig) -> int:
+    """Optimizer steps that a round on ``records`` takes."""
+    costs = [_cost(record, config.objective) for record in records if _is_used(record, config.objective)]
+    return config.epochs * len(plan_batches(costs, config.tokens_per_batch, 0))
+
+
+def _is_used(record: Pair | Label, objective: str) -> bool:
+    return isinstance(record, Pair) or record.label or objective == "kto"
+
+
+def _cost(record: Pair | Label, objective: str) -> tuple[int, int]:
+    """(rows, tokens of the wider one) of a record in a batch."""
+    if isinstance(record, Label):
+        answers = [record.completion_token_ids]
+    else:
+        answers = [record.chosen_token_ids, record.rejected_token_ids][: 1 if objective == "rft" else 2]
+    return len(answers), len(record.prompt_token_ids) + max(map(len, answers))
+
+
+def _example(policy: LoadedPolicy, prompt: str, completion: str) -> Example:
+    return Example(prompt_ids=policy.encode_prompt(prompt), completion_ids=policy.encode_completion(completion))

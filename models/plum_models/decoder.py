@@ -8,7 +8,8 @@ attended to: the causal default for training, a cache that lives in the sampler 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,9 @@ from plum_models.config import DecoderConfig
 
 # (layer, q (B,S,H,E), k (B,S,G,E), v (B,S,G,E)) -> (B,S,H,E); q and k carry their rotary positions already
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+# weight and bias of several linear layers, one below the other
+Joined = tuple[Tensor, Tensor | None]
 
 
 def causal_attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -49,17 +53,22 @@ class RMSNorm(nn.Module):
 
 
 def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """cos and sin, (..., E/2) fp32, of RoFormer's angles position * theta**(-2i/E) (Su et al. 2021, eq. 15)."""
+    """cos and signed sin, (..., E) fp32, of RoFormer's angles position * theta**(-2i/E) (Su et al. 2021, eq. 15).
+
+    Both halves of the half-split layout side by side; the sine carries the minus sign of its first half.
+    """
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
     angles = positions.float().unsqueeze(-1) * theta**-exponent
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the pairs (x[i], x[i + E/2]): the half-split layout of Hugging Face's Llama weights."""
-    a, b = x.float().chunk(2, dim=-1)
+    x32 = x.float()
+    first, second = x32.chunk(2, dim=-1)
     cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)  # over heads
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+    return torch.addcmul(x32 * cos, torch.cat((second, first), dim=-1), sin).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -70,12 +79,20 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(c.hidden_size, self.kv_heads * c.head_dim, bias=c.attention_bias)
         self.v_proj = nn.Linear(c.hidden_size, self.kv_heads * c.head_dim, bias=c.attention_bias)
         self.o_proj = nn.Linear(self.heads * c.head_dim, c.hidden_size, bias=c.attention_out_bias)
+        self.joined: Joined | None = None
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, S, D) to q (B, S, H, E), k and v (B, S, G, E), before their rotary positions."""
+        if self.joined is None:
+            q, k, v = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj))
+            return q, k, v
+        heads = F.linear(x, *self.joined).unflatten(-1, (-1, self.head_dim))
+        q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=-2)
+        return q, k, v
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, attend: Attend) -> Tensor:
-        q = rotate(self.q_proj(x).unflatten(-1, (self.heads, self.head_dim)), cos, sin)
-        k = rotate(self.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim)), cos, sin)
-        v = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
-        return self.o_proj(attend(layer, q, k, v).flatten(-2))
+        q, k, v = self.project(x)
+        return self.o_proj(attend(layer, rotate(q, cos, sin), rotate(k, cos, sin), v).flatten(-2))
 
 
 class MLP(nn.Module):
@@ -86,9 +103,14 @@ class MLP(nn.Module):
         self.gate_proj = nn.Linear(c.hidden_size, c.intermediate_size, bias=c.mlp_bias)
         self.up_proj = nn.Linear(c.hidden_size, c.intermediate_size, bias=c.mlp_bias)
         self.down_proj = nn.Linear(c.intermediate_size, c.hidden_size, bias=c.mlp_bias)
+        self.joined: Joined | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        if self.joined is None:
+            gate, up = self.gate_proj(x), self.up_proj(x)
+        else:
+            gate, up = F.linear(x, *self.joined).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class Layer(nn.Module):
@@ -140,3 +162,24 @@ class Decoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., V), in the weights' dtype."""
         return F.linear(hidden, self.head_weight)
+
+
+def joined(linears: Sequence[nn.Linear]) -> Joined:
+    """Linear layers of one input as a single one: fewer and larger matrix products."""
+    biases = [linear.bias for linear in linears if linear.bias is not None]
+    return torch.cat([linear.weight for linear in linears]), torch.cat(biases) if biases else None
+
+
+@torch.no_grad()
+def for_inference(decoder: Decoder) -> Decoder:
+    """The same function with fewer calls: q, k and v as one matrix, gate and up as one.
+
+    The joined matrices are copies of the weights as they are now; every other weight is shared with ``decoder``.
+    """
+    shared = {id(p): p for p in decoder.parameters()}  # what deepcopy takes for copied already
+    twin = copy.deepcopy(decoder, shared)
+    for layer in twin.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        attention.joined = joined([attention.q_proj, attention.k_proj, attention.v_proj])
+        mlp.joined = joined([mlp.gate_proj, mlp.up_proj])
+    return twin

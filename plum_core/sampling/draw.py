@@ -1,13 +1,19 @@
-"""One token a row from its logits: counter-based uniforms and an inverse-CDF draw. R rows, V vocabulary."""
+"""One token a row from its hidden state: counter-based uniforms and an inverse-CDF draw. R rows, V vocabulary."""
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from plum_core.sampling.params import SamplingParams
 
 BLOCK = 64  # of the two-level draw: block sums first, then inside the one block that was chosen
+LOG2_E = 1 / math.log(2)
+CACHED_BYTES = 2**20  # logits in work at once where the head's matrix is small enough to be read again
+SMALL_HEAD_BYTES = 2**22
 
 
 def _signed(value: int) -> int:
@@ -46,39 +52,67 @@ def keep_top(logits: Tensor, params: SamplingParams) -> Tensor:
     return logits
 
 
-def inverse_cdf(weights: Tensor, u: Tensor) -> Tensor:
-    """(R,) int64 draws from unnormalised (R, V) fp32 weights at quantiles ``u``, in two levels.
+def inverse_cdf(weights: Tensor, block_sums: Tensor, u: Tensor) -> Tensor:
+    """(R,) int64 draws from unnormalised fp32 weights (R, N, BLOCK) with sums (R, N) at quantiles ``u`` (R,).
 
-    Sums of blocks first, so that only one block of each row is accumulated token by token.
+    Two levels, so that only one block of each row is accumulated token by token.
     """
-    rows, vocab = weights.shape
-    short = -vocab % BLOCK
-    if short:
-        weights = torch.nn.functional.pad(weights, (0, short))
-    blocks = weights.view(rows, -1, BLOCK)
-    ends = blocks.sum(-1).double().cumsum(-1)
+    ends = block_sums.double().cumsum(-1)
     target = (u * ends[:, -1]).unsqueeze(-1)
     block = (ends <= target).sum(-1, keepdim=True).clamp_(max=ends.shape[-1] - 1)
-    inside = blocks.gather(1, block.unsqueeze(-1).expand(-1, 1, BLOCK)).squeeze(1)
-    start = ends.gather(-1, block) - inside.double().sum(-1, keepdim=True)
-    token = (inside.double().cumsum(-1) + start <= target).sum(-1)
+    inside = weights.gather(1, block.unsqueeze(-1).expand(-1, 1, BLOCK)).squeeze(1).double()
+    start = ends.gather(-1, block) - block_sums.gather(-1, block)
+    token = (inside.cumsum(-1) + start <= target).sum(-1)
     # rounding may point past the last token that has any weight
-    last = torch.where(inside > 0, torch.arange(BLOCK), -1).amax(-1)
+    last = torch.where(inside > 0, torch.arange(BLOCK, device=weights.device), -1).amax(-1)
     return block.squeeze(-1) * BLOCK + torch.minimum(token, last)
 
 
-def draw(logits: Tensor, seeds: Tensor, positions: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-prob under the untempered distribution.
+def exponentials_(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """exp(logits - maximum) as (R, N, BLOCK) blocks, and their sums (R, N), both fp32; overwrites the logits.
+
+    By exp2: torch's is several times faster on CPUs than its exp. Zeros fill the last block.
+    """
+    weights = logits.sub_(logits.amax(-1, keepdim=True)).mul_(LOG2_E).exp2_()
+    if weights.shape[-1] % BLOCK:
+        weights = F.pad(weights, (0, -weights.shape[-1] % BLOCK))
+    weights = weights.unflatten(-1, (-1, BLOCK))
+    return weights, weights.sum(-1)
+
+
+def draw_(logits: Tensor, seeds: Tensor, positions: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
+    """One token a row and its log-prob under the untempered distribution; overwrites the logits.
 
     logits: (R, V) fp32; seeds, positions: (R,) int64. Returns (R,) int64 and (R,) fp32.
     """
-    weights = torch.exp(logits - logits.amax(-1, keepdim=True))
+    if params.temperature == 1 and not params.top_k and params.top_p == 1:
+        weights, sums = exponentials_(logits)
+        token = inverse_cdf(weights, sums, uniform(seeds, positions))
+        return token, weights.flatten(1).gather(-1, token.unsqueeze(-1)).squeeze(-1).log() - sums.sum(-1).log()
     if params.temperature == 0:
         token = logits.argmax(-1)
-    elif params.temperature == 1 and not params.top_k and params.top_p == 1:
-        token = inverse_cdf(weights, uniform(seeds, positions))
     else:
-        kept = keep_top(logits / params.temperature, params)
-        token = inverse_cdf(torch.exp(kept - kept.amax(-1, keepdim=True)), uniform(seeds, positions))
-    chosen = weights.gather(-1, token.unsqueeze(-1)).squeeze(-1)
-    return token, chosen.log() - weights.sum(-1).log()
+        kept = exponentials_(keep_top(logits / params.temperature, params))
+        token = inverse_cdf(*kept, uniform(seeds, positions))
+    chosen = logits.gather(-1, token.unsqueeze(-1)).squeeze(-1) - logits.amax(-1)
+    return token, chosen - exponentials_(logits)[1].sum(-1).log()
+
+
+def draw_tokens(
+    hidden: Tensor, head: Tensor, seeds: Tensor, positions: Tensor, params: SamplingParams
+) -> tuple[Tensor, Tensor]:
+    """``draw_`` with logits = hidden @ head.T, some rows at a time so that their logits stay in the cache.
+
+    hidden: (R, D); head: (V, D). A head that is itself larger than a cache is read once for all rows.
+    """
+    rows = len(hidden)
+    if head.numel() * head.element_size() <= SMALL_HEAD_BYTES:
+        rows = max(1, CACHED_BYTES // (4 * len(head)))
+    parts = [
+        draw_(F.linear(h, head).float(), s, p, params)
+        for h, s, p in zip(hidden.split(rows), seeds.split(rows), positions.split(rows), strict=True)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    tokens, logprobs = zip(*parts, strict=True)
+    return torch.cat(tokens), torch.cat(logprobs)

@@ -14,26 +14,32 @@ from plum_models.decoder import Decoder, causal_attention
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """P prefilled prompts: keys and values (layers, P, G, S, 2E), lengths (P,), logits (P, V) fp32 after each."""
+    """P prefilled prompts.
 
-    kv: Tensor
+    keys, values: (layers, P, G, S, E) in the weights' dtype. lengths: (P,) int64.
+    hidden: (P, D), the state after each prompt's last token.
+    """
+
+    keys: Tensor
+    values: Tensor
     lengths: Tensor
-    logits: Tensor
+    hidden: Tensor
 
 
 def prefill(decoder: Decoder, requests: Sequence[Request]) -> Prompts:
     """One forward over right-padded prompts; a pad is behind every real token, so it is never attended to."""
-    device = decoder.embed_tokens.weight.device
+    device = decoder.head_weight.device
     lengths = torch.tensor([len(r.token_ids) for r in requests], device=device)
-    ids = torch.zeros((len(requests), int(lengths.max())), dtype=torch.int64, device=device)
-    for row, request in enumerate(requests):
-        ids[row, : len(request.token_ids)] = torch.tensor(request.token_ids)
-    kept: list[Tensor] = []
+    longest = max(len(r.token_ids) for r in requests)
+    ids = torch.tensor([(*r.token_ids, *[0] * (longest - len(r.token_ids))) for r in requests], device=device)
+    keys: list[Tensor] = []
+    values: list[Tensor] = []
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        kept.append(torch.cat((k, v), -1).transpose(1, 2))
+        keys.append(k.transpose(1, 2))
+        values.append(v.transpose(1, 2))
         return causal_attention(layer, q, k, v)
 
     hidden = decoder(ids, attend=attend)
     last = hidden[torch.arange(len(requests), device=device), lengths - 1]
-    return Prompts(torch.stack(kept), lengths, decoder.logits(last).float())
+    return Prompts(torch.stack(keys), torch.stack(values), lengths, last)

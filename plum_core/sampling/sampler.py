@@ -1,171 +1,215 @@
-"""The sampler: keeps a batch of rows busy until every sample of every request is drawn."""
+"""The sampler: keeps a batch of rows busy until every sample of every request is drawn.
+
+Samples enter in cohorts: as soon as a cohort's worth of rows is free (an eighth of ``max_rows``), the next prompts
+are prefilled, each once, and their samples join the batch. A finished sample leaves the batch in the same step. So
+projections, MLP and head run on live rows alone, whatever their cohort; attention runs cohort by cohort.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from plum_core.sampling.draw import draw
+from plum_core.sampling.cohort import Cohort
+from plum_core.sampling.draw import draw_tokens
 from plum_core.sampling.params import Completion, Request, SamplingParams
+from plum_core.sampling.plan import Piece, plan
 from plum_core.sampling.prefill import Prompts, prefill
-from plum_core.sampling.step import Cache, DecodeStep
-from plum_models.decoder import Decoder
+from plum_models.decoder import Decoder, for_inference
 from plum_models.tokenizer import Tokenizer
+
+
+@dataclass(slots=True)
+class SamplerStats:
+    """What the latest call of ``sample`` has done so far."""
+
+    decode_steps: int = 0
+    decode_tokens: int = 0
+    """Rows times steps: tokens fed back to the decoder, none of them idle."""
+    prefilled_prompts: int = 0
+    prefilled_tokens: int = 0
 
 
 class Sampler:
     """Samples from the decoder's weights as they are when ``sample`` is called.
 
-    max_rows: how many samples decode together. The memory is rows x positions x layers x 2 x kv_heads x head_dim.
-    prompts_per_prefill: how many prompts are prefilled in one forward.
+    The weights must not change while a call's completions are being drawn: some are copied at its start, some not.
+
+    max_rows: how many samples decode together. Keys and values take max_rows x new tokens x layers x 2 x kv_heads
+    x head_dim numbers and as much for the prompts, once a prompt.
+    cohort_rows: how many samples enter together; so many rows less one may be idle while samples wait. Default:
+    an eighth of max_rows, at least 16.
     """
 
     def __init__(
-        self, decoder: Decoder, tokenizer: Tokenizer, *, max_rows: int = 512, prompts_per_prefill: int = 32
+        self, decoder: Decoder, tokenizer: Tokenizer, *, max_rows: int = 512, cohort_rows: int | None = None
     ) -> None:
-        if max_rows < 1 or prompts_per_prefill < 1:
-            raise ValueError(
-                f"max_rows and prompts_per_prefill must be at least 1, got {max_rows}, {prompts_per_prefill}"
-            )
+        cohort_rows = min(max_rows, max(16, max_rows // 8)) if cohort_rows is None else cohort_rows
+        if not 1 <= cohort_rows <= max_rows:
+            raise ValueError(f"cohort_rows must be in [1, max_rows={max_rows}] and max_rows >= 1, got {cohort_rows}")
         self.decoder, self.tokenizer = decoder, tokenizer
-        self.max_rows, self.prompts_per_prefill = max_rows, prompts_per_prefill
-        self.decode_steps = self.prefilled_prompts = 0  # of the last call, for whoever tunes or tests it
+        self.max_rows, self.cohort_rows = max_rows, cohort_rows
+        self.stats = SamplerStats()
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
         """Completions as they finish: one for each seed of each request.
 
-        Raises ValueError where a prompt and its answer do not fit into the decoder's positions.
+        Raises ValueError, before anything is drawn, where a prompt and its answer do not fit into the decoder's
+        positions or a prompt's token id is outside its vocabulary.
         """
-        longest = max((len(r.token_ids) for r in requests), default=0) + params.max_new_tokens
-        limit = self.decoder.config.max_position_embeddings
-        if longest > limit:
+        _check(requests, params, self.decoder)
+        self.stats = SamplerStats()
+        return self._drawn(requests, params)
+
+    def _drawn(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
+        with torch.inference_mode():
+            batch = _Batch(self, requests, params)
+        while batch.busy:
+            with torch.inference_mode():
+                done = batch.advance()
+            yield from done
+
+
+def _check(requests: Sequence[Request], params: SamplingParams, decoder: Decoder) -> None:
+    limit, vocabulary = decoder.config.max_position_embeddings, decoder.config.vocab_size
+    for r in requests:
+        if len(r.token_ids) + params.max_new_tokens > limit:
             raise ValueError(
-                f"the longest prompt and sampling.max_new_tokens need {longest} positions, the policy has {limit}: "
-                "lower max_new_tokens or drop the long prompts"
+                f"request {r.id!r}: {len(r.token_ids)} prompt tokens and max_new_tokens={params.max_new_tokens} pass "
+                f"the policy's {limit} positions: lower max_new_tokens or drop the prompt"
             )
-        self.decode_steps = self.prefilled_prompts = 0
-        if requests:
-            batch = _Batch(self, requests, params, longest)
-            while True:
-                with torch.inference_mode():
-                    done = batch.advance()
-                if done is None:
-                    return
-                yield from done
+        if not 0 <= min(r.token_ids) <= max(r.token_ids) < vocabulary:
+            raise ValueError(
+                f"request {r.id!r}: token ids span {min(r.token_ids)} to {max(r.token_ids)}, the policy's vocabulary "
+                f"is 0 to {vocabulary - 1}: encode the prompt with the policy's own tokenizer"
+            )
 
 
 class _Batch:
-    """The live rows of one call: rows [0, live) are busy, and row tensors are indexed by them."""
+    """The live rows of one call, cohort after cohort, and what was drawn for them."""
 
-    def __init__(self, sampler: Sampler, requests: Sequence[Request], params: SamplingParams, positions: int) -> None:
-        self.sampler, self.params = sampler, params
-        decoder = sampler.decoder
-        device = decoder.embed_tokens.weight.device
-        self.requests = deque(requests)
-        self.waiting: deque[tuple[int, Request, int]] = deque()  # (prompt row in self.prompts, request, sample index)
-        self.prompts: Prompts | None = None
-        total = sum(len(r.seeds) for r in requests)
-        rows = max(1, min(sampler.max_rows, total))
-        with torch.inference_mode():
-            self.cache = Cache(decoder, rows, positions)
-            self.step = DecodeStep(decoder)
-            self.tables = self.step.rotary(positions)
-            self.ids = torch.zeros((rows, params.max_new_tokens), dtype=torch.int64, device=device)
-            self.logprobs = torch.zeros((rows, params.max_new_tokens), device=device)
-            self.drawn, self.lengths, self.seeds = (
-                torch.zeros(rows, dtype=torch.int64, device=device) for _ in range(3)
-            )
-            self.ends = torch.tensor(sorted(sampler.tokenizer.eos_token_ids), device=device)
-        self.rows = rows
-        self.owners: list[tuple[Request, int]] = []  # of row i
+    def __init__(self, sampler: Sampler, requests: Sequence[Request], params: SamplingParams) -> None:
+        self.sampler, self.params, self.stats = sampler, params, sampler.stats
+        self.decoder = for_inference(sampler.decoder)
+        device = self.decoder.head_weight.device
+        self.waiting = plan(requests, sampler.cohort_rows)
+        self.prefilled: dict[int, Prompts] = {}  # by request, while pieces of it wait
+        self.cohorts: list[Cohort] = []
+        rows = min(sampler.max_rows, sum(len(r.seeds) for r in requests))
+        self.free = list(range(rows))[::-1]  # places in the tables of what was drawn
+        self.ids = torch.zeros((rows, params.max_new_tokens), dtype=torch.int64, device=device)
+        self.logprobs = torch.zeros((rows, params.max_new_tokens), device=device)
+        self.owners: dict[int, tuple[Request, int]] = {}  # by place
+        # of each live row: last token, its position, tokens drawn, seed, place
+        self.state = torch.zeros((5, 0), dtype=torch.int64, device=device)
+        self.ends = torch.tensor(sorted(sampler.tokenizer.eos_token_ids), device=device)
 
     @property
-    def live(self) -> int:
-        return len(self.owners)
+    def busy(self) -> bool:
+        return bool(self.waiting or self.cohorts)
 
-    def advance(self) -> list[Completion] | None:
-        """Admit what fits, decode one token for every live row, hand out what is finished; None when all is done."""
-        done = self._admit()
-        if not self.live:
-            return done or (None if not (self.waiting or self.requests) else done)
-        live, lengths = self.live, self.lengths[: self.live]
-        last = self.ids[torch.arange(live), self.drawn[:live] - 1]
-        logits = self.step(last, lengths, int(lengths.max()) + 1, self.cache, self.tables)
-        self.lengths[:live] += 1
-        self.sampler.decode_steps += 1
-        return done + self._take(torch.arange(live), logits)
-
-    def _admit(self) -> list[Completion]:
-        """Fill the free rows with waiting samples; each draws its first token from its prompt's logits."""
+    def advance(self) -> list[Completion]:
+        """Let in what fits, then draw one token for every live row; the samples that this finished."""
         done: list[Completion] = []
-        while self.live < self.rows and (self.waiting or self.requests):
-            if not self.waiting:
-                self._prefill()
-                continue
-            new = [self.waiting.popleft() for _ in range(min(self.rows - self.live, len(self.waiting)))]
-            rows = torch.arange(self.live, self.live + len(new))
-            prompts = torch.tensor([prompt for prompt, _, _ in new])
-            assert self.prompts is not None
-            self.cache.fill(rows, self.prompts.kv, prompts)
-            self.lengths[rows] = self.prompts.lengths[prompts]
-            self.drawn[rows] = 0
-            self.seeds[rows] = torch.tensor([request.seeds[index] for _, request, index in new])
-            self.owners += [(request, index) for _, request, index in new]
-            done += self._take(rows, self.prompts.logits[prompts])
-        return done
+        while self.waiting and sum(map(len, self.waiting[0])) <= len(self.free):
+            done += self._admit(self.waiting.popleft())
+        return done + self._step() if self.cohorts else done
 
-    def _prefill(self) -> None:
-        chunk = [self.requests.popleft() for _ in range(min(self.sampler.prompts_per_prefill, len(self.requests)))]
-        self.prompts = prefill(self.sampler.decoder, chunk)
-        self.sampler.prefilled_prompts += len(chunk)
-        self.waiting.extend((row, request, i) for row, request in enumerate(chunk) for i in range(len(request.seeds)))
+    def _admit(self, pieces: Sequence[Piece]) -> list[Completion]:
+        """A cohort joins the batch; its samples' first tokens come from the state after their prompts."""
+        prompts = self._prefill(pieces)
+        owners = [row for row, piece in enumerate(pieces) for _ in piece.indices]
+        samples = [(piece.request, index) for piece in pieces for index in piece.indices]
+        places = [self.free.pop() for _ in samples]
+        self.owners |= zip(places, samples, strict=True)
+        rows = torch.tensor(owners, device=self.state.device)
+        new = torch.zeros((5, len(owners)), dtype=torch.int64, device=self.state.device)
+        new[1] = prompts.lengths[rows] - 1
+        new[3] = torch.tensor([request.seeds[index] for request, index in samples])
+        new[4] = torch.tensor(places)
+        before = self.state.shape[1]
+        self.state = torch.cat((self.state, new), 1)
+        self.cohorts.append(Cohort(prompts, owners))
+        return self._take(prompts.hidden[rows], before)
 
-    def _take(self, rows: Tensor, logits: Tensor) -> list[Completion]:
-        """Draw the next token of these rows; release those that are finished."""
-        counts = self.drawn[rows]
-        token, logprob = draw(logits, self.seeds[rows], counts, self.params)
-        self.ids[rows, counts] = token
-        self.logprobs[rows, counts] = logprob
-        self.drawn[rows] += 1
+    def _prefill(self, pieces: Sequence[Piece]) -> Prompts:
+        """The pieces' prompts; a request in several pieces is kept from the first to the last."""
+        number = pieces[0].request_number
+        prompts = self.prefilled.pop(number, None)
+        if prompts is None:
+            prompts = prefill(self.decoder, [piece.request for piece in pieces])
+            self.stats.prefilled_prompts += len(pieces)
+            self.stats.prefilled_tokens += sum(len(piece.request.token_ids) for piece in pieces)
+        if pieces[0].more:
+            self.prefilled[number] = prompts
+        return prompts
+
+    def _step(self) -> list[Completion]:
+        for cohort in self.cohorts:
+            cohort.begin_step()
+        hidden = self.decoder(self.state[0].unsqueeze(-1), self.state[1].unsqueeze(-1), self._attend)
+        self.stats.decode_steps += 1
+        self.stats.decode_tokens += self.state.shape[1]
+        return self._take(hidden[:, 0], 0)
+
+    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        sizes = [len(cohort) for cohort in self.cohorts]
+        q = q * q.shape[-1] ** -0.5
+        parts = zip(self.cohorts, *(t.squeeze(1).split(sizes) for t in (q, k, v)), strict=True)
+        return torch.cat([cohort.attend(layer, *qkv) for cohort, *qkv in parts]).unsqueeze(1)
+
+    def _take(self, hidden: Tensor, first: int) -> list[Completion]:
+        """Draw the next token of the rows from ``first`` on; release those that are finished."""
+        state = self.state[:, first:]
+        _, _, drawn, seeds, places = state
+        token, logprob = draw_tokens(hidden, self.decoder.head_weight, seeds, drawn, self.params)
+        self.ids[places, drawn] = token
+        self.logprobs[places, drawn] = logprob
+        state[0] = token
+        state[1:3] += 1
         ended = torch.isin(token, self.ends)
-        finished = ended | (counts + 1 >= self.params.max_new_tokens)
-        if not finished.any():
-            return []
+        finished = ended | (drawn >= self.params.max_new_tokens)
         which = finished.nonzero().squeeze(-1)
-        out = [
-            self._completion(row, stop) for row, stop in zip(rows[which].tolist(), ended[which].tolist(), strict=True)
-        ]
-        self._release(rows[which].tolist())
+        if not len(which):
+            return []
+        out = self._completions(places[which], ended[which], drawn[which])
+        self._release((which + first).tolist())
         return out
 
-    def _completion(self, row: int, stop: bool) -> Completion:
-        request, index = self.owners[row]
-        count = int(self.drawn[row])
-        ids = self.ids[row, :count].tolist()
-        return Completion(
-            request_id=request.id,
-            index=index,
-            token_ids=tuple(ids),
-            logprobs=tuple(self.logprobs[row, :count].tolist()),
-            text=self.sampler.tokenizer.decode(ids[:-1] if stop else ids),
-            finish_reason="stop" if stop else "length",
-            seed=request.seeds[index],
-        )
+    def _completions(self, places: Tensor, ended: Tensor, drawn: Tensor) -> list[Completion]:
+        columns = (places, ended, drawn, self.ids[places], self.logprobs[places])
+        out = []
+        for place, stop, count, ids, logprobs in zip(*(c.tolist() for c in columns), strict=True):
+            request, index = self.owners.pop(place)
+            self.free.append(place)
+            out.append(
+                Completion(
+                    request_id=request.id,
+                    index=index,
+                    token_ids=tuple(ids[:count]),
+                    logprobs=tuple(logprobs[:count]),
+                    text=self.sampler.tokenizer.decode(ids[: count - stop]),
+                    finish_reason="stop" if stop else "length",
+                    seed=request.seeds[index],
+                )
+            )
+        return out
 
     def _release(self, finished: list[int]) -> None:
-        """Close the holes with the last live rows, so that live rows stay one contiguous run."""
         gone = set(finished)
-        live = self.live - len(gone)
-        holes = sorted(row for row in gone if row < live)
-        movers = [row for row in range(live, self.live) if row not in gone]
-        if holes:
-            to, source = torch.tensor(holes), torch.tensor(movers)
-            self.cache.move(to, source, int(self.lengths[source].max()) + 1)
-            for state in (self.ids, self.logprobs, self.drawn, self.lengths, self.seeds):
-                state[to] = state[source]
-            for row, mover in zip(holes, movers, strict=True):
-                self.owners[row] = self.owners[mover]
-        del self.owners[live:]
+        start, kept, cohorts = 0, [], []
+        for cohort in self.cohorts:
+            stop = start + len(cohort)
+            rows = [row for row in range(start, stop) if row not in gone]
+            if rows:
+                cohorts.append(cohort)
+                if len(rows) < len(cohort):
+                    cohort.keep([row - start for row in rows])
+            kept += rows
+            start = stop
+        self.cohorts = cohorts
+        self.state = self.state[:, torch.tensor(kept, dtype=torch.int64, device=self.state.device)]

@@ -23,7 +23,7 @@ BROKEN = 70  # exit status of a child that failed outside the program
 
 def main(fd: int) -> None:
     """Serve one job on the socket ``fd`` and end the process."""
-    job = frames.read(fd)
+    job = frames.read_job(fd)
     _MODES[job["mode"]](fd, job)
     os._exit(0)
 
@@ -59,7 +59,7 @@ def _answer(call: list[Any], space: dict[str, Any], bound: dict[str, Any]) -> An
     if call[0] == "c":
         _, name, args, kwargs, lazy = call
         function = bound[name] if name in bound else lookup(name, space)
-        value = function(*map(codec.decode, args), **{key: codec.decode(arg) for key, arg in kwargs.items()})
+        value = function(*args, **kwargs)
     else:
         _, source, lazy = call
         value = eval(compile(source, "<test>", "eval", 0, True), space, bound)
@@ -119,8 +119,8 @@ def rehearse() -> None:
     code = "def f(a, b=1):\n    return [a, (b,), {a: b}, {a}, 1.5, 'x']\n"
     calls = [["c", "f", [1], {"b": 2}, False], ["x", "f(1, 2)", False], ["c", "missing", [], {}, False]]
     job = {"mode": "calls", "n": "0", "code": code, "setup": "import math\n", "bind": {}, "calls": calls}
-    frames.write(writer, {**job, "serve": False})
-    run_calls(1, frames.read(reader))  # 1 is /dev/null in the zygote
+    frames.write_bytes(writer, frames.pack_job({**job, "serve": False}))
+    run_calls(1, frames.read_job(reader))  # 1 is /dev/null in the zygote
     os.close(reader)
     os.close(writer)
     del sys.modules["candidate"]

@@ -8,6 +8,7 @@ built-in travels as the data of its base, unless it brings its own ``__eq__``: t
 from __future__ import annotations
 
 import ast
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
@@ -21,7 +22,8 @@ MAX_INT_BITS = 1 << 20
 MAX_FRACTION_BITS = 1 << 14
 MAX_DECIMAL_EXPONENT = 5000
 MAX_DECIMAL_DIGITS = 5000
-MAX_RANGE = 1 << 20
+MAX_RANGE = 1_000_000
+MAX_ARRAY = 100_000
 MAX_LITERAL_CHARS = 4096
 MAX_SAME_HASH = 64  # a set of equal hashes takes quadratic time to build
 
@@ -60,6 +62,8 @@ def encode(value: Any, opaque: Callable[[Any], Any], depth: int = 0) -> Any:
     if kind is list:
         return [encode(item, opaque, depth + 1) for item in value]
     writer = _WRITERS.get(kind)
+    if writer is None and kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+        return _array(value)
     if writer is None:
         base = _base(value, kind)
         return opaque(value) if base is None else encode(base, opaque, depth + 1)
@@ -127,10 +131,28 @@ def _base(value: Any, kind: type) -> Any:
         if isinstance(value, base) and issubclass(kind, base):
             own: Any = kind.__eq__
             return convert(value) if own is base.__eq__ else None
-    if type(kind) is type and kind.__module__ == "numpy" and hasattr(kind, "item"):
-        plain = value.item() if getattr(value, "ndim", 1) == 0 else None
+    if type(kind) is type and kind.__module__ == "numpy" and hasattr(kind, "item") and value.ndim == 0:
+        plain = value.item()
         return plain if type(plain) in (bool, int, float, complex, str, bytes) else None
     return None
+
+
+def _array(value: Any) -> Any:
+    """A numpy array of numbers, booleans or strings; anything else is opaque."""
+    if value.dtype.kind not in "biufcU" or value.size > MAX_ARRAY:
+        return {"o": ["ndarray", True]}
+    return {"N": [value.dtype.str, list(value.shape), encode(value.tolist(), opaque)]}
+
+
+def _read_array(body: Any, item: Item) -> Any:
+    """An array again where numpy is loaded, which it never is in the judge."""
+    name, shape, values = body
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return Opaque("ndarray")
+    if type(name) is not str or len(name) > 20:
+        raise Malformed("bad array")
+    return numpy.array(item(values), dtype=name).reshape(item(shape))
 
 
 _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
@@ -247,9 +269,11 @@ def _int(body: Any) -> int:
     return int(body, 16)
 
 
-def _range(body: Any, item: Item) -> range:
+def _range(body: Any, item: Item) -> Any:
     start, stop, step = (item(x) for x in body)
-    return range(start, stop, step)
+    made = range(start, stop, step)
+    # a test may spell it out
+    return made if len(made) <= MAX_RANGE else Opaque("range")
 
 
 def _read_decimal(body: Any) -> Decimal:
@@ -297,5 +321,6 @@ _READERS: dict[str, Callable[[Any, Item], Any]] = {
     "k": lambda b, item: time.fromisoformat(b),
     "e": lambda b, item: timedelta(*b),
     "E": lambda b, item: ...,
+    "N": _read_array,
     "o": lambda b, item: _opaque(b),
 }

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from plum_core.execution.inside import codec, frames, stdio
-from plum_core.execution.inside.plan import Check, Plan, make_plan, wants
+from plum_core.execution.inside.plan import Check, Plan, inline, make_plan, wants
 from plum_core.execution.inside.processes import Child, Closed, Ending, Zygote, ending_of
 from plum_core.execution.inside.results import Result, exception_result
 
@@ -32,6 +33,10 @@ class Usage:
     def add(self, cpu_s: float, peak_kib: int) -> None:
         self.cpu_s += cpu_s
         self.peak_kib = max(self.peak_kib, peak_kib)
+
+
+class Untransportable(Exception):
+    """The tester found something in the tests that it cannot hand to the program."""
 
 
 class Raised(Exception):
@@ -55,12 +60,18 @@ class Judge:
         """The verdict's fields. Raises SandboxFault when the run says nothing about the program."""
         began = time.monotonic()
         usage = Usage()
+        attested = True
         tests = tuple(program["tests"])
         plan = _plan(tests, program["setup"], json.dumps(program["calls"]), program.get("entry"))
         if isinstance(plan, Result):
             results = [plan] * (len(tests) + len(program["calls"]) + len(program["stdin_tests"]))
         else:
-            results = self._results(plan, program, usage)
+            attested = plan.tier < 2
+            try:
+                results = self._results(plan, program, usage)
+            except Untransportable:
+                attested = False
+                results = self._results(inline(plan, program["setup"]), program, usage)
         first = next((result for result in results if result.outcome != "passed"), Result("passed", ""))
         if not results:
             first = Result("error", "the program has no tests")
@@ -71,7 +82,7 @@ class Judge:
             "wall_s": round(time.monotonic() - began, 6),
             "cpu_s": round(usage.cpu_s, 6),
             "peak_mib": round(usage.peak_kib / 1024, 3),
-            "attested": isinstance(plan, Result) or plan.tier < 2,
+            "attested": attested,
             "values": usage.values,
         }
 
@@ -83,8 +94,7 @@ class Judge:
         zygote = self._for(program, plan)
         results = []
         if plan.tests:
-            run = _run_inline if plan.tier == 2 else _run_split
-            results = run(zygote, plan, program, usage)
+            results = (_run_inline if plan.tier == 2 else _run_split)(zygote, plan, program, usage)
         for test in program["stdin_tests"]:
             results.append(stdio.run(zygote, program["code"], test, limits, usage.add))
         return results
@@ -103,7 +113,7 @@ class Judge:
         return self._library
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _plan(tests: tuple[str, ...], setup: str, calls: str, entry: str | None) -> Plan | Result:
     """Many programs share one suite, so plans are kept. A suite that cannot be read fails every program."""
     try:
@@ -124,7 +134,7 @@ def _run_split(zygote: Zygote, plan: Plan, program: dict[str, Any], usage: Usage
     tested: dict[int, Result] = {}
 
     def converse(child: Child) -> None:
-        child.start(frames.pack({**job, "calls": plan.calls, "serve": plan.tier == 1}), limits)
+        child.start(frames.pack_job({**job, "calls": plan.calls, "serve": plan.tier == 1}), limits)
         while len(answers) < len(plan.calls):
             answers.append(_read_answer(child, nonce, len(answers)))
         if plan.tier == 1:
@@ -198,8 +208,21 @@ def _decide(checks: list[Check], readers: list[Any]) -> Result:
             return Result(raised.result.outcome, f"{check.text}: {raised.result.detail}")
         except Exception as problem:
             return Result("error", f"{check.text}: {type(problem).__name__}")
-        return Result("failed", check.text)
+        got = f": got {_short(readers[check.call]())}" if check.call >= 0 else ""
+        return Result("failed", check.text + got)
     return Result("passed", "")
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 80
+
+
+def _short(value: Any) -> str:
+    """A few words of a value; the same from run to run."""
+    try:
+        return _repr.repr(value)
+    except Exception:  # an integer of too many digits to print
+        return type(value).__name__
 
 
 def _run_tester(
@@ -217,7 +240,7 @@ def _run_tester(
     program_ended: list[Closed] = []
 
     def converse(tester: Child) -> None:
-        tester.start(frames.pack({**job, "tests": [plan.tests[i].source for i in indices]}), limits)
+        tester.start(frames.pack_job({**job, "tests": [plan.tests[i].source for i in indices]}), limits)
         while len(results) < len(indices):
             message = tester.receive()
             if message[0] != nonce:
@@ -244,6 +267,8 @@ def _note_result(message: list[Any], indices: list[int], results: dict[int, Resu
     if message[1] != "t" or len(message) not in (4, 5):
         raise Ending("violation", "a message of another form from the test code")
     result = Result("passed", "") if len(message) == 4 else exception_result(*message[3:])
+    if len(message) == 5 and message[3][0] == "Untransportable":
+        raise Untransportable
     if message[2] == -1:
         raise Ending(*result)
     results[indices[len(results)]] = result
@@ -256,7 +281,7 @@ def _run_inline(zygote: Zygote, plan: Plan, program: dict[str, Any], usage: Usag
     results: list[Result] = []
 
     def converse(child: Child) -> None:
-        child.start(frames.pack({**job, "tests": [test.source for test in plan.tests]}), limits)
+        child.start(frames.pack_job({**job, "tests": [test.source for test in plan.tests]}), limits)
         while len(results) < len(plan.tests):
             answer = _read_answer(child, nonce, len(results))
             results.append(answer if type(answer) is Result else Result("passed", ""))

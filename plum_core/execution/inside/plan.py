@@ -13,7 +13,7 @@ import builtins
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from plum_core.execution.inside import codec, words
+from plum_core.execution.inside import words
 from plum_core.execution.inside.evaluate import (
     CONSUMERS,
     LIBRARY,
@@ -25,7 +25,6 @@ from plum_core.execution.inside.evaluate import (
     literal,
 )
 
-MAX_TEST_CHARS = 4 << 20
 _BUILTINS = frozenset(dir(builtins))
 # With these, data from the program could become code in the tester.
 _REFUSED_NAMES = words(
@@ -38,13 +37,19 @@ _SAFE_IMPORTS = words(
     types unicodedata uuid zlib base64
     """
 )
+_IMPORT = "try: import {} as {}\nexcept ImportError: pass\n"
+# Names that a tester takes from the standard library (or numpy) itself, never from the program.
+LOCAL_MODULES = {**{name: name for name in _SAFE_IMPORTS}, "np": "numpy"}
+MAX_TEST_CHARS = 1 << 20
+MAX_TEXT = 200
 
 
 class Check(NamedTuple):
-    """One assert: its words, and the judge's closure over the answers."""
+    """One assert: its words, the judge's closure over the answers, and the index of its only call, or -1."""
 
     text: str
     holds: Closure
+    call: int = -1
 
 
 class Test(NamedTuple):
@@ -120,7 +125,10 @@ class _Splitter:
 
     def _check(self, statement: ast.Assert) -> Check:
         text = ast.unparse(statement)
-        return Check(text if len(text) <= 200 else text[:200] + " ...", compile_test(self._punch(statement.test)))
+        first = len(self.calls)
+        holds = compile_test(self._punch(statement.test))
+        only = first if len(self.calls) == first + 1 else -1
+        return Check(text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + " ...", holds, only)
 
     def _punch(self, node: ast.expr) -> ast.expr:
         """``node`` with a hole in the place of each call of the program's."""
@@ -164,12 +172,8 @@ def _spell(node: ast.Call, lazy: bool) -> list[Any]:
     """The call as the child reads it: plain arguments as data, anything else as an expression's source."""
     if isinstance(node.func, ast.Name):
         try:
-            args = [codec.encode(literal(arg), _refuse) for arg in node.args]
-            kwargs = {
-                keyword.arg: codec.encode(literal(keyword.value), _refuse)
-                for keyword in node.keywords
-                if keyword.arg is not None
-            }
+            args = [literal(arg) for arg in node.args]
+            kwargs = {keyword.arg: literal(keyword.value) for keyword in node.keywords if keyword.arg is not None}
             if len(kwargs) == len(node.keywords):
                 return ["c", node.func.id, args, kwargs, lazy]
         except Unsupported:
@@ -185,10 +189,6 @@ def _root(function: ast.expr) -> str | None:
         return None
     owner = function.value.func if isinstance(function.value, ast.Call) else function.value
     return owner.id if isinstance(owner, ast.Name) and owner.id[:1].isupper() else None
-
-
-def _refuse(value: Any) -> Any:
-    raise Unsupported("an argument that is not data")
 
 
 def _idle(statement: ast.stmt) -> bool:
@@ -237,7 +237,8 @@ def _entries(tests: Sequence[str]) -> frozenset[str]:
         return frozenset()
     common = frozenset.intersection(*map(frozenset, called))
     own = common - _BUILTINS - LIBRARY.keys()
-    if own or any(name not in _BUILTINS for names in called for name in names):
+    foreign = _REFUSED_NAMES | LIBRARY.keys()
+    if own or any(name not in _BUILTINS or name in foreign for names in called for name in names):
         return own
     return frozenset(called[0][:1])
 
@@ -252,7 +253,7 @@ def _loaded_names(sources: Sequence[str], entries: frozenset[str]) -> list[str]:
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Name):
                 names.add(node.id)
-    return sorted((names - _BUILTINS - LIBRARY.keys()) | (names & entries))
+    return sorted((names - _BUILTINS - LIBRARY.keys() - LOCAL_MODULES.keys()) | (names & entries))
 
 
 def _parses(source: str) -> bool:
@@ -291,6 +292,11 @@ def _with_calls(source: str) -> str:
     return source + "".join(f"\n{name}()" for name in names) + "\n"
 
 
+def inline(plan: Plan, setup: str) -> Plan:
+    """The same tests, run beside the program: for what a tester found that it cannot carry."""
+    return Plan([test._replace(checks=None) for test in plan.tests], [], {}, setup, "", [], 2)
+
+
 def make_plan(tests: Sequence[str], setup: str, entry: str | None, calls: Sequence[dict[str, Any]] = ()) -> Plan:
     """Plan the tests of one program. ``entry`` names the function under test where the caller knows it.
 
@@ -314,9 +320,11 @@ def make_plan(tests: Sequence[str], setup: str, entry: str | None, calls: Sequen
     if not all(_fit_for_a_tester(source) for source in [setup, *remote]):
         if calls:
             raise ValueError("calls cannot be combined with tests that only run beside the program")
-        return Plan([test._replace(checks=None) for test in planned], [], {}, setup, "", [], 2)
+        return inline(Plan(planned, [], {}, "", "", [], 2), setup)
     names = _loaded_names([setup, *remote], entries)
-    return Plan(planned, splitter.calls, splitter.bind, here, setup, names, 1)
+    local = [name for name in LOCAL_MODULES if any(name in source for source in remote)]
+    tester_setup = "".join(_IMPORT.format(LOCAL_MODULES[name], name) for name in local) + setup
+    return Plan(planned, splitter.calls, splitter.bind, here, tester_setup, names, 1)
 
 
 def _plan_call(call: dict[str, Any], splitter: _Splitter) -> Test:
@@ -329,7 +337,7 @@ def _plan_call(call: dict[str, Any], splitter: _Splitter) -> Test:
     if "expected" not in call:
         return Test(call["call"], [Check(call["call"], lambda answers: (answers[index](), True)[1])], index)
     expected = _as_json(call["expected"])
-    return Test(call["call"], [Check(call["call"], lambda answers: _as_json(answers[index]()) == expected)])
+    return Test(call["call"], [Check(call["call"], lambda answers: _as_json(answers[index]()) == expected, index)])
 
 
 def _as_json(value: Any) -> Any:

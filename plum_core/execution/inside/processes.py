@@ -14,13 +14,14 @@ import resource
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from plum_core.execution.inside import frames
-from plum_core.execution.inside.zygote import PID, REAPED, Reaped
+from plum_core.execution.inside.zygote import ANSWER, LIBRARY, REQUEST, Reaped
 
 STARVED = 20  # times the wall limit; after that a child that neither ran nor slept is our failure
 _RECEIVE = 1 << 16
@@ -69,40 +70,43 @@ class Zygote:
         if self._spare is None:
             self._spare = self._fork()
 
-    def _request(self, packet: bytes, fd: int | None = None) -> bytes:
+    def _request(self, number: int, theirs: socket.socket | None = None) -> tuple[Reaped, int]:
         try:
-            if fd is None:
+            packet = REQUEST.pack(number)
+            if theirs is None:
                 self._control.send(packet)
             else:
-                socket.send_fds(self._control, [packet], [fd])
+                fd = theirs.fileno().to_bytes(4, sys.byteorder)
+                self._control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fd)])
+                theirs.close()
             answer = self._control.recv(256)
         except OSError as problem:
             raise SandboxFault(f"the zygote is gone: {problem}") from None
         if not answer:
             raise SandboxFault("the zygote is gone")
-        return answer
+        status, cpu_s, peak_kib, pid = ANSWER.unpack(answer)
+        if pid < 0:
+            raise SandboxFault(f"fork failed: {os.strerror(-pid)}")
+        return Reaped(status, cpu_s, peak_kib), pid
 
     def _fork(self) -> Child:
         ours, theirs = socket.socketpair()
-        try:
-            (pid,) = PID.unpack(self._request(b"F", theirs.fileno()))
-        finally:
-            theirs.close()
-        if pid < 0:
-            raise SandboxFault(f"fork failed: {os.strerror(-pid)}")
+        _, pid = self._request(0, theirs)
         return Child(pid, ours, self, self._parent)
 
     def reap(self, pid: int) -> Reaped:
-        """Kill child ``pid`` if it lives, and collect it."""
-        return Reaped(*REAPED.unpack(self._request(b"R" + PID.pack(pid))))
+        """Kill child ``pid`` if it lives, collect it, and have the next one forked in the same round trip."""
+        if self._spare is not None:
+            return self._request(pid)[0]
+        ours, theirs = socket.socketpair()
+        reaped, new = self._request(pid, theirs)
+        self._spare = Child(new, ours, self, self._parent)
+        return reaped
 
     def library(self) -> Zygote:
         """A second zygote with the library packages imported."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            self._request(b"L", theirs.fileno())
-        finally:
-            theirs.close()
+        self._request(LIBRARY, theirs)
         return Zygote(ours, self._parent)
 
 
@@ -134,6 +138,7 @@ class Child:
         try:
             for name, value in (
                 (resource.RLIMIT_CPU, seconds),
+                (resource.RLIMIT_NPROC, 0),
                 (resource.RLIMIT_AS, int(limits["memory_mib"] * (1 << 20))),
                 (resource.RLIMIT_FSIZE, int(limits["output_kib"] * 1024) if files else 0),
             ):

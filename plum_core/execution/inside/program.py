@@ -46,3 +46,19 @@ def lookup(name: str, space: dict[str, Any]) -> Any:
         return getattr(builtins, name)
     except AttributeError:
         raise NameError(f"name '{name}' is not defined") from None
+
+
+class RemoteError(Exception):
+    """An exception of the other side whose type has no built-in ancestor but Exception."""
+
+
+def rebuilt(names: list[str], message: str) -> BaseException:
+    """An exception that was described, as the nearest built-in type of its ancestry."""
+    for name in names:
+        kind = getattr(builtins, str(name), None)
+        if isinstance(kind, type) and issubclass(kind, BaseException) and kind is not Exception:
+            try:
+                return kind(message)
+            except TypeError:  # UnicodeDecodeError and its like want more arguments
+                continue
+    return RemoteError(message)

@@ -1,17 +1,20 @@
 """The program's half of tests that cannot be split: it serves the tester's requests, one at a time.
 
 A request names a global or an object by number; values travel by copy (see codec), everything else as a handle.
-After a call, arguments that the program changed in place are sent back, so that the tester sees the change.
+After a call, arguments that the program changed in place are sent back, so that the tester sees the change. A
+function of the test's that was handed over is called back: ``[nonce, "b", number, args]``, to which the tester answers
+``["return", value]`` or ``["raise", names, message]``; until then it may send further requests.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from plum_core.execution.inside import codec, frames
-from plum_core.execution.inside.program import describe
+from plum_core.execution.inside.program import describe, rebuilt
 
 # Operations that a test may apply to an object of the program. No comparison: its answer would be the object's own.
 SPECIALS: dict[str, Callable[..., Any]] = {
@@ -32,10 +35,13 @@ SPECIALS: dict[str, Callable[..., Any]] = {
 }
 
 
-class Objects:
-    """The program's objects that the tester holds handles of."""
+class Session:
+    """The program's objects that the tester holds handles of, and the socket to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, fd: int, nonce: str, space: dict[str, Any]) -> None:
+        self._fd = fd
+        self._nonce = nonce
+        self._space = space
         self._held: list[Any] = []
 
     def handle(self, value: Any) -> Any:
@@ -49,25 +55,40 @@ class Objects:
         return codec.encode(value, self.handle)
 
     def decode(self, tree: Any) -> Any:
-        return codec.decode(tree, lambda body: self._held[body[0]])
+        return codec.decode(tree, lambda body: self._callback(body[0]) if body[0] < 0 else self._held[body[0]])
+
+    def _callback(self, number: int) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            frames.write(self._fd, [self._nonce, "b", number, [self.encode(arg) for arg in args]])
+            kind, *rest = self.serve()
+            if kind == "raise":
+                raise rebuilt(*rest)
+            return self.decode(rest[0])
+
+        return call
+
+    def serve(self) -> list[Any]:
+        """Answer requests until one is the answer to a callback, and return that. Raises EOFError at the end."""
+        while True:
+            request = frames.read(self._fd)
+            if request[0] in ("return", "raise"):
+                return list(request)
+            try:
+                answer = [self._nonce, "a", "v", *_perform(request, self, self._space)]
+            except EOFError:
+                raise
+            except BaseException as problem:
+                answer = [self._nonce, "a", "e", *describe(problem)]
+            frames.write(self._fd, answer)
 
 
 def serve(fd: int, nonce: str, space: dict[str, Any]) -> None:
     """Answer requests until the socket closes: ``[nonce, "a", "v", value, changes]`` or ``[.., "e", names, text]``."""
-    objects = Objects()
-    while True:
-        try:
-            request = frames.read(fd)
-        except EOFError:
-            return
-        try:
-            answer = [nonce, "a", "v", *_perform(request, objects, space)]
-        except BaseException as problem:
-            answer = [nonce, "a", "e", *describe(problem)]
-        frames.write(fd, answer)
+    with suppress(EOFError):
+        Session(fd, nonce, space).serve()
 
 
-def _perform(request: list[Any], objects: Objects, space: dict[str, Any]) -> list[Any]:
+def _perform(request: list[Any], objects: Session, space: dict[str, Any]) -> list[Any]:
     kind, *rest = request
     if kind == "get":
         return [objects.encode(space[rest[0]]) if rest[0] in space else {"missing": 1}, []]
@@ -85,7 +106,7 @@ def _perform(request: list[Any], objects: Objects, space: dict[str, Any]) -> lis
     return [value, _changes(rest[1], args, objects)]
 
 
-def _changes(before: list[Any], args: list[Any], objects: Objects) -> list[Any]:
+def _changes(before: list[Any], args: list[Any], objects: Session) -> list[Any]:
     """``[position, tree]`` of each argument that the call changed in place."""
     after = [
         objects.encode(arg) if isinstance(arg, (list, dict, set, bytearray)) else tree

@@ -21,5 +21,7 @@ def exception_result(names: Any, text: Any) -> Result:
     if type(names) is not list or not all(type(name) is str for name in [*names, text]):
         raise Ending("violation", "a message of another form")
     outcome = next((_BY_EXCEPTION[name] for name in names if name in _BY_EXCEPTION), "error")
+    if "OSError" in names and text.startswith("[Errno 12]"):
+        outcome = "memory"
     name = names[0] if names else "Exception"
     return Result(outcome, f"{name}: {text}" if text else name)

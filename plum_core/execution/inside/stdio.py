@@ -50,7 +50,7 @@ def _converse(
     ending: Ending | None = None
     closed = False
     try:
-        child.start(frames.pack({"mode": "main", "n": nonce, "code": code}), limits, files)
+        child.start(frames.pack_job({"mode": "main", "n": nonce, "code": code}), limits, files)
         ending = _ending(child.receive(), nonce)
     except Ending as reason:
         ending = reason

@@ -7,7 +7,6 @@ comparison takes for equal to anything but itself.
 
 from __future__ import annotations
 
-import builtins
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import Any
 
 from plum_core.execution.inside import codec, frames, remote, shim
 from plum_core.execution.inside.evaluate import LIBRARY
-from plum_core.execution.inside.program import describe, load
+from plum_core.execution.inside.program import describe, load, rebuilt
 
 Ask = Callable[[list[Any]], Any]
 
@@ -71,14 +70,21 @@ for _name in remote.SPECIALS:
         _add_special(_name)
 
 
-def _refuse(value: Any) -> Any:
+_callbacks: list[Callable[..., Any]] = []
+
+
+def _by_handle(value: Any) -> Any:
+    """What is no data: the program's own objects go back by number, functions of the test by a negative one."""
     if isinstance(value, Remote):
         return {"h": [value._remote[1]]}
+    if callable(value):
+        _callbacks.append(value)
+        return {"h": [-len(_callbacks)]}
     raise Untransportable(f"a {codec.type_name(value)} of the test's own cannot be handed to the program")
 
 
 def _encode(value: Any) -> Any:
-    return codec.encode(value, _refuse)
+    return codec.encode(value, _by_handle)
 
 
 def _refresh(old: Any, new: Any) -> None:
@@ -90,21 +96,6 @@ def _refresh(old: Any, new: Any) -> None:
         old.update(new)
 
 
-class RemoteError(Exception):
-    """An exception of the program whose type has no built-in ancestor but Exception."""
-
-
-def _rebuilt(names: list[str], message: str) -> BaseException:
-    for name in names:
-        kind = getattr(builtins, str(name), None)
-        if isinstance(kind, type) and issubclass(kind, BaseException) and kind is not Exception:
-            try:
-                return kind(message)
-            except TypeError:  # UnicodeDecodeError and its like want more arguments
-                continue
-    return RemoteError(message)
-
-
 def run(fd: int, job: dict[str, Any]) -> None:
     """Run the tests in order: ``[nonce, "t", i, null]`` passed, ``[nonce, "t", i, names, message]`` did not."""
     nonce = job["n"]
@@ -112,10 +103,13 @@ def run(fd: int, job: dict[str, Any]) -> None:
 
     def ask(request: list[Any]) -> Any:
         frames.write(fd, [nonce, "q", request])
-        _, _, kind, *rest = frames.read(fd)
-        if kind == "e":
-            raise _rebuilt(*rest)
-        tree, changes = rest
+        _, what, *rest = frames.read(fd)
+        while what == "b":
+            frames.write(fd, [nonce, "q", _call_back(rest[0], rest[1], hydrate)])
+            _, what, *rest = frames.read(fd)
+        if rest[0] == "e":
+            raise rebuilt(*rest[1:])
+        _, tree, changes = rest
         return hydrate(tree), [(position, hydrate(new)) for position, new in changes]
 
     def hydrate(tree: Any) -> Any:
@@ -136,6 +130,13 @@ def run(fd: int, job: dict[str, Any]) -> None:
             frames.write(fd, [nonce, "t", i, None])
         except BaseException as problem:
             frames.write(fd, [nonce, "t", i, *describe(problem)])
+
+
+def _call_back(number: int, args: list[Any], hydrate: Callable[[Any], Any]) -> list[Any]:
+    try:
+        return ["return", _encode(_callbacks[-1 - number](*map(hydrate, args)))]
+    except Exception as problem:
+        return ["raise", *describe(problem)]
 
 
 def _bind(name: str, space: dict[str, Any], ask: Ask) -> None:

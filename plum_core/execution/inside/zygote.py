@@ -3,9 +3,9 @@
 Forked from the worker before the worker has read any job, so neither tests nor expected values nor another
 program's source are ever in its memory. The judge speaks to it over a SOCK_SEQPACKET pair, one packet a message:
 
-    F + descriptor   fork a child whose job socket is the descriptor   -> i64 pid (or -errno)
-    R + i64 pid      kill and reap that child                          -> status, CPU seconds, peak KiB
-    L + descriptor   fork a second zygote, which imports the library packages and serves the descriptor -> i64 pid
+    pid, descriptor   kill and reap child ``pid`` unless it is 0; fork a child whose job socket is the descriptor,
+                      if there is one       -> status, CPU seconds, peak KiB, pid of the new child (or -errno)
+    -1, descriptor    fork a second zygote, which imports the library packages and serves the descriptor -> the same
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import signal
 import socket
 import struct
 import sys
-from array import array
 from contextlib import suppress
 from typing import NamedTuple
 
 from plum_core.execution.inside import child, confine, kernel, words
 
-PID = struct.Struct("<q")
-REAPED = struct.Struct("<idq")
+REQUEST = struct.Struct("<q")
+ANSWER = struct.Struct("<idqq")
+LIBRARY = -1
 
 # Imported before the first fork: what programs commonly import, so that a run does not pay for it.
 COMMON = sorted(
     words(
         """
-abc array ast bisect calendar cmath collections collections.abc contextlib copy dataclasses datetime decimal enum
-fractions functools hashlib heapq io itertools json keyword math numbers operator os random re statistics string
-struct sys textwrap time traceback types typing unicodedata
+abc ast bisect calendar collections collections.abc contextlib copy dataclasses datetime decimal enum
+fractions functools heapq io itertools json math numbers operator os random re statistics string
+struct sys textwrap time types typing 
         """
     )
 )
@@ -46,6 +46,9 @@ class Reaped(NamedTuple):
     status: int
     cpu_s: float
     peak_kib: int
+
+
+_NOTHING = Reaped(0, 0.0, 0)
 
 
 def warm(modules: list[str]) -> None:
@@ -115,24 +118,19 @@ def _serve(control: socket.socket, confinement: confine.Confinement, library: li
         packet, ancillary, _, _ = control.recvmsg(64, 64)
         if not packet:
             os._exit(0)
-        fd = array("i", ancillary[0][2])[0] if ancillary else -1
-        if packet[:1] == b"F":
-            pid = _fork_child(fd, me, confinement)
-            control.send(PID.pack(pid))
-        elif packet[:1] == b"R":
-            control.send(REAPED.pack(*_reap(PID.unpack(packet[1:])[0])))
-        elif packet[:1] == b"L":
-            pid = os.fork()
-            if pid == 0:
-                _become_library(socket.socket(fileno=fd), library, me)
-            control.send(PID.pack(pid))
-        if fd >= 0:
+        (old,) = REQUEST.unpack(packet)
+        reaped = _reap(old) if old > 0 else _NOTHING
+        new = 0
+        if ancillary:
+            fd = int.from_bytes(ancillary[0][2], sys.byteorder)
+            new = _fork_library(fd, library, me) if old == LIBRARY else _fork_child(fd, me, confinement)
             os.close(fd)
+        control.send(ANSWER.pack(*reaped, new))
 
 
 def _fork_child(fd: int, me: int, confinement: confine.Confinement) -> int:
     try:
-        pid = os.fork()
+        pid = kernel.fork()
     except OSError as problem:
         return -(problem.errno or 1)
     if pid == 0:
@@ -153,6 +151,13 @@ def _reap(pid: int) -> Reaped:
         os.kill(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
     return Reaped(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+
+
+def _fork_library(fd: int, library: list[str], me: int) -> int:
+    pid = os.fork()
+    if pid == 0:
+        _become_library(socket.socket(fileno=fd), library, me)
+    return pid
 
 
 def _become_library(control: socket.socket, library: list[str], parent: int) -> None:

@@ -51,12 +51,19 @@ def _store(path: Path, logps: Tensor, fingerprint: str) -> None:
     temporary.replace(path)
 
 
+def _by_family(examples: Sequence[Example]) -> list[int]:
+    """Indices by length, the completions of one prompt side by side, so that they share its computation."""
+    longest: dict[tuple[int, ...], int] = {}
+    for e in examples:
+        longest[e.prompt_ids] = max(len(e), longest.get(e.prompt_ids, 0))
+    return sorted(range(len(examples)), key=lambda i: (longest[examples[i].prompt_ids], examples[i].prompt_ids, i))
+
+
 @torch.no_grad()
 def _compute(decoder: Decoder, examples: Sequence[Example], tokens_per_batch: int, world: World) -> Tensor:
-    costs = [(1, len(e)) for e in examples]
-    mine = world.share(sorted(range(len(examples)), key=lambda i: costs[i][1]))
     logps = torch.zeros(len(examples), dtype=torch.float32)
-    for group in split(mine, costs, tokens_per_batch):
+    groups = split(_by_family(examples), [(1, len(e)) for e in examples], tokens_per_batch)
+    for group in groups[world.rank :: world.size]:
         logps[group] = completion_logps(decoder, [examples[i] for i in group]).cpu()
     return world.all_reduce(logps)
 

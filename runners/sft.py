@@ -33,6 +33,7 @@ class Data:
 
     file: Path | None = None
     problems: int = 12000  # of the grammar; every style of solution of each is an example
+    mix: str = "short"  # of the grammar: how long its pipelines are
     seed: int = 1
 
 
@@ -69,7 +70,7 @@ class Sft:
 def read_examples(data: Data) -> list[tuple[str, str]]:
     """(prompt, completion) texts."""
     if data.file is None:
-        drawn = islice(problems("sft", data.seed, tests=4), data.problems)
+        drawn = islice(problems("sft", data.seed, mix=data.mix, tests=4), data.problems)
         return [(render_prompt(p.instruction()), body) for p in drawn for body in p.solutions]
     rows = []
     for number, line in enumerate(data.file.read_text(encoding="utf-8").splitlines(), 1):

@@ -13,9 +13,21 @@ BY_INPUT: dict[str, list[Op]] = {}
 for _op in ints.OPS + strs.OPS + tables.OPS:
     BY_INPUT.setdefault(_op.takes, []).append(_op)
 
-# how many operations stand before the reduction, and how often
-LENGTHS, LENGTH_WEIGHTS = (0, 1, 2, 3), (10, 45, 38, 7)
-SHAPES, SHAPE_WEIGHTS = ("plain", "compare", "arith", "pair", "choice"), (82, 4, 5, 4, 5)
+SHAPES = ("plain", "compare", "arith", "pair", "choice")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mix:
+    """How often a pipeline has 0, 1, 2 or 3 operations before its reduction, and how often each of SHAPES is drawn."""
+
+    lengths: tuple[int, int, int, int]
+    shapes: tuple[int, int, int, int, int]
+
+
+MIXES = {
+    "wide": Mix(lengths=(10, 45, 38, 7), shapes=(82, 4, 5, 4, 5)),
+    "short": Mix(lengths=(25, 60, 15, 0), shapes=(90, 2, 3, 2, 3)),
+}
 PARAMETER_SHARE = 0.12  # of the tasks with a constant {k} take it as an argument
 
 
@@ -93,19 +105,19 @@ def _as_argument(steps: tuple[Step, ...], rng: random.Random) -> tuple[tuple[Ste
     return (*steps[:i], Step(steps[i].op, consts), *steps[i + 1 :]), values
 
 
-def draw_task(rng: random.Random) -> Task:
+def draw_task(rng: random.Random, mix: Mix) -> Task:
     while True:
-        task = _try_task(rng)
+        task = _try_task(rng, mix)
         if task is not None:
             return task
 
 
-def _try_task(rng: random.Random) -> Task | None:
+def _try_task(rng: random.Random, mix: Mix) -> Task | None:
     source = rng.choices(SOURCES, [s.weight for s in SOURCES])[0]
-    shape = rng.choices(SHAPES, SHAPE_WEIGHTS)[0]
+    shape = rng.choices(SHAPES, mix.shapes)[0]
     param = rng.choice(source.params)
     if shape == "plain":
-        length = rng.choices(LENGTHS, LENGTH_WEIGHTS)[0]
+        length = rng.choices(range(4), mix.lengths)[0]
         steps, argument = _as_argument(_pipeline(source, length, rng), rng)
         return Task(shape, source, param, (steps,), argument) if steps else None
     short = lambda ends: _pipeline(source, rng.choice((0, 1)), rng, ends)  # noqa: E731 - three uses, one line

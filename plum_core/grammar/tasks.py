@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plum_core.grammar.code import STYLES, signature, solution
-from plum_core.grammar.compose import Task, draw_task
+from plum_core.grammar.compose import MIXES, Task, draw_task
 from plum_core.grammar.inputs import draw_arguments
 from plum_core.grammar.phrase import instruction
 from plum_core.records import Instruction
@@ -113,18 +113,22 @@ def _outputs(task: Task, arguments: list[tuple[Any, ...]]) -> list[Any] | None:
     return outputs
 
 
-def problems(split: str, seed: int, *, tests: int = 8, one_a_skeleton: bool = False) -> Iterator[Problem]:
-    """An endless stream of problems of one split; the i-th depends on (split, seed) and nothing else.
+def problems(
+    split: str, seed: int, *, mix: str = "short", tests: int = 8, one_a_skeleton: bool = False
+) -> Iterator[Problem]:
+    """An endless stream of problems of one split; the i-th depends on the arguments and nothing else.
 
-    one_a_skeleton: each composition at most once (for evaluation sets).
+    mix: one of MIXES, how long the pipelines are. one_a_skeleton: each composition at most once (for evaluation).
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    if mix not in MIXES:
+        raise ValueError(f"unknown mix {mix!r}: choose one of {', '.join(MIXES)}")
     rng = random.Random(coordinate_seed("grammar", split, seed))
     seen: set[str] = set()
     count = 0
     while True:
-        task = draw_task(rng)
+        task = draw_task(rng, MIXES[mix])
         if split_of(task.skeleton) != split or (one_a_skeleton and task.skeleton in seen):
             continue
         problem = make_problem(task, rng, name=f"{split}-{seed}-{count:06d}", tests=tests)

@@ -8,7 +8,7 @@ from typing import Any
 
 TIMED_FILES = frozenset({"timings.jsonl", "report.html", ".lock"})
 TIMED_KEYS = frozenset({"wall_s", "cpu_s", "peak_mib", "step_s"})
-MAKER_KEYS = frozenset({"argv", "git", "run"})  # of run.json: who made it and where it lies, not what came out
+MAKER_KEYS = frozenset({"argv", "git", "out"})  # of run.json: who made it and where it lies, not what came out
 
 
 def differences(a: str | Path, b: str | Path) -> list[str]:

@@ -16,7 +16,7 @@ from plum_core.training import PreferenceConfig
 # What may change between two sittings of one run: it decides where and how fast, not what comes out. ``rounds`` is
 # here because a finished run may be asked for more of them.
 INCIDENTAL = frozenset(
-    {"run", "rounds", "quiet", "execution.workers", "training.save_every", "training.keep_last", "device"}
+    {"out", "rounds", "quiet", "execution.workers", "training.save_every", "training.keep_last", "device"}
 )
 
 
@@ -85,7 +85,7 @@ class EvaluationConfig:
 class RunConfig:
     """A run of rounds."""
 
-    run: Path
+    out: Path
     """The run folder; the same command on it goes on where it stopped."""
     policy: Path
     """Checkpoint folder of the policy to improve."""
@@ -116,8 +116,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.rounds < 0:
             raise ValueError(f"rounds must be 0 (evaluate alone) or more, got {self.rounds}")
-        if self.run.exists() and not self.run.is_dir():
-            raise ValueError(f"run {self.run} is a file: name a folder")
+        if self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"out {self.out} is a file: name a folder")
 
 
 def _at_least_one(config: object, *names: str) -> None:

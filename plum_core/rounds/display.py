@@ -64,9 +64,7 @@ class Display(Observer):
         self.title = f"{round_name(round_)}: {TITLES.get(stage, stage)}"
         self.unit, self.began, self.spoke = unit, time.monotonic(), time.monotonic()
         if self.live:
-            self.task = self.bar.add_task(self.title, total=None, figures=f"{unit}")
-        else:
-            self.console.print(f"{self.title} ...", markup=False)
+            self.task = self.bar.add_task(self.title, total=None, figures=unit)
 
     def progress(self, done: int, total: int, figures: Mapping[str, Any] | None = None) -> None:
         seconds = max(1e-9, time.monotonic() - self.began)
@@ -76,7 +74,7 @@ class Display(Observer):
         elif time.monotonic() - self.spoke >= PLAIN_EVERY_S:
             self.spoke = time.monotonic()
             left = f", {seconds / done * (total - done):.0f} s left" if done and total else ""
-            self.console.print(f"  {done} of {total or 'unknown'} {text}{left}", markup=False)
+            self.console.print(f"{self.title}: {done} of {total or '?'} {text}{left}", markup=False, highlight=False)
 
     def finished(self, round_: int, stage: str, seconds: float, row: Mapping[str, Any]) -> None:
         if self.live and self.task is not None:

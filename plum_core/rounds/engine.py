@@ -29,6 +29,10 @@ class Policy(Protocol):
     def fingerprint(self) -> str:
         """Of the weights."""
 
+    @property
+    def parameters(self) -> int:
+        """How many."""
+
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         """Token ids of a prompt, a leading special token included where the policy has one."""
 
@@ -105,6 +109,10 @@ class LoadedPolicy:
     @property
     def fingerprint(self) -> str:
         return self._fingerprint
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.decoder.parameters())
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return encode_prompt(self.tokenizer, text)

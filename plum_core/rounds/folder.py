@@ -61,7 +61,7 @@ class RunFolder:
             holder = os.read(handle, 32).decode(errors="replace").strip()
             os.close(handle)
             raise ValueError(
-                f"{self.path} is in use by process {holder or 'unknown'}: wait for it, stop it, or name another --run"
+                f"{self.path} is in use by process {holder or 'unknown'}: wait for it, stop it, or name another --out"
             ) from None
         os.truncate(handle, 0)
         os.write(handle, str(os.getpid()).encode())
@@ -78,16 +78,18 @@ class RunFolder:
             for path in self.path.rglob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def begin(self, config: Any, identity: Mapping[str, str], incidental: frozenset[str], argv: Sequence[str]) -> None:
-        """Write run.json, or hold this sitting to the one that is there.
+    def begin(
+        self, config: Any, identity: Mapping[str, str], incidental: frozenset[str], about: Mapping[str, Any]
+    ) -> None:
+        """Write run.json with ``about`` beside config and data, or hold this sitting to the one that is there.
 
         Raises ValueError naming the first setting or data file that differs and is not ``incidental``.
         """
         path = self.path / "run.json"
         now = {"config": settings.plain(config), "data": dict(identity)}
         if not path.exists():
-            about = {"argv": list(argv), "versions": versions(), "git": git_state()}
-            write_atomic(path, json.dumps(now | about, indent=2, ensure_ascii=False) + "\n")
+            more = {**about, "versions": versions(), "git": git_state()}
+            write_atomic(path, json.dumps(now | more, indent=2, ensure_ascii=False) + "\n")
             return
         before = self.info()
         for part in ("config", "data"):
@@ -99,7 +101,7 @@ class RunFolder:
                 what = f"--{key}" if part == "config" else f"the data of {key}"
                 raise ValueError(
                     f"{self.path} was begun with {what} {before.get(key)!r}, now it is {now.get(key)!r}: "
-                    "undo the change, or name another --run"
+                    "undo the change, or name another --out"
                 )
 
     def info(self) -> dict[str, Any]:

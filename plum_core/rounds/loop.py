@@ -60,7 +60,7 @@ class Rounds:
     ) -> None:
         self.config, self.source, self.engine = config, source, engine
         self.world, self.observer = world or World(), observer or Observer()
-        self.folder = RunFolder(config.run)
+        self.folder = RunFolder(config.out)
         self.argv = sys.argv if argv is None else argv
         self.worked = False  # whether this sitting found anything left to do
 
@@ -81,8 +81,10 @@ class Rounds:
         if self.world.is_main:
             self.folder.hold()
             self.folder.sweep()
-            identity = {"policy": self.engine.policy(self.config.policy).fingerprint, **self.source.identity()}
-            self.folder.begin(self.config, identity, INCIDENTAL, self.argv)
+            policy = self.engine.policy(self.config.policy)
+            identity = {"policy": policy.fingerprint, **self.source.identity()}
+            about = {"argv": list(self.argv), "note": self.source.note, "parameters": policy.parameters}
+            self.folder.begin(self.config, identity, INCIDENTAL, about)
         self.world.barrier()
 
     def _round(self, number: int, policy: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -15,7 +16,7 @@ from plum_core.sampling import Completion, Request, SamplingParams
 from plum_core.seeds import coordinate_seed
 
 Task = tuple[Instruction, TestSuite]
-SYNTAX = ("SyntaxError", "IndentationError", "TabError")
+SYNTAX = re.compile(r"(?:^|: )(?:SyntaxError|IndentationError|TabError): ")  # in a verdict's detail
 GREEDY = "greedy"
 
 
@@ -107,7 +108,7 @@ def tally_verdicts(verdicts: Sequence[Verdict]) -> Tally:
     return {
         "programs": len(verdicts),
         "outcomes": {o.value: found[o.value] for o in Outcome if found[o.value]},
-        "syntax": sum(v.outcome == Outcome.ERROR and v.detail.startswith(SYNTAX) for v in verdicts),
+        "syntax": sum(v.outcome == Outcome.ERROR and SYNTAX.search(v.detail) is not None for v in verdicts),
         "unattested": sum(not v.attested for v in verdicts),
     }
 

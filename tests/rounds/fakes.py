@@ -43,6 +43,8 @@ class FakeSource:
 class FakePolicy:
     """``quality`` per cent of its samples pass."""
 
+    parameters = 1
+
     def __init__(self, folder: Path) -> None:
         self.quality = int((folder / "quality.txt").read_text())
         self.fingerprint = f"quality-{self.quality}"
@@ -126,7 +128,7 @@ def make_config(folder: Path, **changes: object) -> RunConfig:
     policy.mkdir(parents=True, exist_ok=True)
     (policy / "quality.txt").write_text("50")
     known: dict[str, object] = {
-        "run": folder / "run",
+        "out": folder / "run",
         "policy": policy,
         "sampling": DrawConfig(n=4, chunk=3),
         "evaluation": EvaluationConfig(samples=2, ks=(1, 2), chunk=3),

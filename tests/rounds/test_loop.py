@@ -35,7 +35,8 @@ def test_a_run_leaves_what_was_promised(tmp_path: Path) -> None:
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step-000003", "step-000006"]
     assert (run / "checkpoints/step-000006/quality.txt").read_text() == "70"
     info = json.loads((run / "run.json").read_text())
-    assert {"config", "data", "argv", "versions", "git"} == set(info) and info["data"]["policy"] == "quality-50"
+    assert {"config", "data", "argv", "note", "parameters", "versions", "git"} == set(info)
+    assert info["data"]["policy"] == "quality-50"
     assert {p.name for p in run.iterdir()} - {".lock"} == {
         "run.json", "metrics.jsonl", "timings.jsonl", "heldout", "checkpoints", "round-000", "round-001", "round-002",
     }  # fmt: skip

@@ -1,0 +1,62 @@
+"""The rounds: tests, samples, verdicts, preferences, training, evaluation, report.
+
+    python runners/plum.py --config runners/configs/tiny.toml
+    python runners/plum.py --config runners/configs/tiny.toml --smoke
+    torchrun --nproc-per-node 2 runners/plum.py --config runners/configs/tiny.toml --out runs/mine --rounds 3
+    python runners/plum.py --policy CHECKPOINT --out runs/own --source files --tasks.instructions instructions.jsonl \
+        --tasks.tests tests.jsonl --tasks.heldout_instructions eval.jsonl --tasks.heldout_tests eval-tests.jsonl
+
+Killed at any moment, the same command goes on and ends in the same files.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from plum_core import settings
+from plum_core.execution import SandboxUnavailable
+from plum_core.rounds.build import make_engine, make_source
+from plum_core.rounds.config import RunConfig
+from plum_core.rounds.display import Display
+from plum_core.rounds.loop import Rounds
+from plum_core.rounds.observer import Observer
+from plum_core.rounds.process import die_with_parent
+from plum_core.rounds.report import write_report
+from plum_core.rounds.show import show
+from plum_core.rounds.summary import summarise
+from plum_core.training import init_world
+
+CONFIGS = Path(__file__).resolve().parent / "configs"
+PLAIN_WIDTH = 120  # of a log file, where there is no terminal to ask
+
+
+def run(config: RunConfig) -> None:
+    """All rounds, then the summary and the report, by rank 0."""
+    die_with_parent()
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
+    with ExitStack() as stack:
+        world = init_world()
+        stack.callback(world.close)
+        watched = world.is_main and not config.quiet
+        observer = stack.enter_context(Display(console)) if watched else Observer()
+        engine = stack.enter_context(make_engine(config, world))
+        rounds = Rounds(config, make_source(config, engine), engine, world=world, observer=observer)
+        folder = rounds.go()
+    if world.is_main:
+        show(summarise(folder), console)
+        write_report(folder)
+        if not rounds.worked:
+            console.print(
+                f"\nThis run was complete already; to begin anew, remove {folder.path} or name another --out."
+            )
+
+
+if __name__ == "__main__":
+    presets = {"smoke": CONFIGS / "smoke.toml"}
+    sys.exit(settings.main(run, RunConfig, doc=__doc__ or "", presets=presets, errors=(SandboxUnavailable,)))

@@ -49,7 +49,7 @@ class Session:
         number = next((i for i, held in enumerate(self._held) if held is value), len(self._held))
         if number == len(self._held):
             self._held.append(value)
-        return {"h": [number, codec.type_name(value)]}
+        return {"h": [number]}
 
     def encode(self, value: Any) -> Any:
         return codec.encode(value, self.handle)

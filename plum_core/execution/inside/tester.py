@@ -23,24 +23,44 @@ class Untransportable(TypeError):
     """The test hands the program something that is neither data nor the program's own: it cannot be split."""
 
 
-class Remote:
-    """A function, class or object of the program."""
+_OF_DATA = frozenset(
+    name
+    for kind in (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
+    for name in dir(kind)
+    if not name.startswith("__")
+)
 
-    def __init__(self, ask: Ask, number: int, kind: str) -> None:
-        object.__setattr__(self, "_remote", (ask, number, kind))
+
+class Remote:
+    """A function, class or object of the program.
+
+    ``trusted`` tells what a test may ask of it. A global, and what a call of a capitalised global returns (a test that
+    writes ``Stack()`` means an object), may be asked anything. What another call returned is an answer: where the test
+    treats it as data, by a method that data has, by ``len`` or ``in``, it has to be data; an object of the program's
+    could say yes to each such question. This is decided by the test's words, never by what came back.
+    """
+
+    def __init__(self, ask: Ask, number: int, trusted: bool, builds: bool) -> None:
+        object.__setattr__(self, "_remote", (ask, number, trusted, builds))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        ask, _, _ = self._remote
+        ask, _, _, builds = self._remote
         trees = [_encode(arg) for arg in args]
         named = {name: _encode(arg) for name, arg in kwargs.items()}
         value, changes = ask(["call", _encode(self), trees, named])
         for position, changed in changes:
             _refresh(args[position], changed)
-        return value
+        return value._as(trusted=True) if builds and isinstance(value, Remote) else value
+
+    def _as(self, *, trusted: bool, builds: bool = False) -> Remote:
+        ask, number, _, _ = self._remote
+        return Remote(ask, number, trusted, builds)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if not self._remote[2] and name in _OF_DATA:
+            raise TypeError(f"the test treats an object of the program as data: .{name}")
         return self._remote[0](["attr", _encode(self), name])[0]
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -57,6 +77,8 @@ class Remote:
 
 
 def _special(subject: Remote, name: str, *args: Any) -> Any:
+    if not subject._remote[2]:
+        raise TypeError(f"the test treats an object of the program as data: {name}")
     trees = [_encode(arg) for arg in args]
     return subject._remote[0](["special", _encode(subject), trees, name])[0]
 
@@ -76,7 +98,7 @@ _callbacks: list[Callable[..., Any]] = []
 def _by_handle(value: Any) -> Any:
     """What is no data: the program's own objects go back by number, functions of the test by a negative one."""
     if isinstance(value, Remote):
-        return {"h": [value._remote[1]]}
+        return {"h": [value._remote[1]]}  # before callable(): a Remote is that too
     if callable(value):
         _callbacks.append(value)
         return {"h": [-len(_callbacks)]}
@@ -113,7 +135,7 @@ def run(fd: int, job: dict[str, Any]) -> None:
         return hydrate(tree), [(position, hydrate(new)) for position, new in changes]
 
     def hydrate(tree: Any) -> Any:
-        return codec.decode(tree, lambda body: Remote(ask, int(body[0]), str(body[1])))
+        return codec.decode(tree, lambda body: Remote(ask, int(body[0]), trusted=False, builds=False))
 
     try:
         space = load("", "tests")
@@ -142,4 +164,7 @@ def _call_back(number: int, args: list[Any], hydrate: Callable[[Any], Any]) -> l
 def _bind(name: str, space: dict[str, Any], ask: Ask) -> None:
     """Stand-ins exist for what the program defines; another name stays undefined, as in one namespace."""
     with suppress(codec.Malformed):
-        space[name] = ask(["get", name])[0]
+        value = ask(["get", name])[0]
+        if isinstance(value, Remote):
+            value = value._as(trusted=True, builds=name[:1].isupper())
+        space[name] = value

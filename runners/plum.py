@@ -15,8 +15,6 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from rich.console import Console
-
 from plum_core import settings
 from plum_core.execution import SandboxUnavailable
 from plum_core.rounds.build import make_engine, make_source
@@ -27,19 +25,17 @@ from plum_core.rounds.observer import Observer
 from plum_core.rounds.process import die_with_parent
 from plum_core.rounds.report import write_report
 from plum_core.rounds.show import show
+from plum_core.rounds.single import make_console
 from plum_core.rounds.summary import summarise
 from plum_core.training import init_world
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
-PLAIN_WIDTH = 120  # of a log file, where there is no terminal to ask
 
 
 def run(config: RunConfig) -> None:
     """All rounds, then the summary and the report, by rank 0."""
     die_with_parent()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PLAIN_WIDTH)
+    console = make_console()
     with ExitStack() as stack:
         world = init_world()
         stack.callback(world.close)

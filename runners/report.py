@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 from plum_core import settings
 from plum_core.rounds.folder import RunFolder
 from plum_core.rounds.report import write_report
 from plum_core.rounds.show import show
+from plum_core.rounds.single import make_console
 from plum_core.rounds.summary import summarise
 
 
@@ -30,7 +30,7 @@ class ReportConfig:
 def run(config: ReportConfig) -> None:
     folder = RunFolder(config.run)
     if not config.quiet:
-        show(summarise(folder), Console())
+        show(summarise(folder), make_console())
     print(write_report(folder))
 
 

@@ -67,6 +67,24 @@ def run_chunks(
     return True
 
 
+def claim_parts(target: Path, settings: Mapping[str, Any], world: World) -> None:
+    """For a stage outside a run folder: hold its chunks to the settings that they were begun with.
+
+    Raises ValueError where ``target`` is there already, or half-done under other settings.
+    """
+    parts = target.with_suffix(".parts")
+    mark, text = parts / "settings.json", json.dumps(settings, sort_keys=True)
+    world.barrier()
+    if target.exists():
+        raise ValueError(f"{target} exists: remove it, or name another --out")
+    if mark.exists() and mark.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{parts} was begun with other settings: remove it, or name another --out")
+    world.barrier()
+    if world.is_main:
+        write_atomic(mark, text)
+    world.barrier()
+
+
 def add_tallies(tallies: Sequence[Mapping[str, Any]]) -> Tally:
     """Key by key; keys in order of appearance."""
     out: Tally = {}

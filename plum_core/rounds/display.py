@@ -61,7 +61,11 @@ class Display(Observer):
             self.bar.stop()
 
     def stage(self, round_: int, stage: str, unit: str) -> None:
-        self.title = f"{round_name(round_)}: {TITLES.get(stage, stage)}"
+        self.begin(f"{round_name(round_)}: {TITLES.get(stage, stage)}", unit)
+
+    def begin(self, title: str, unit: str) -> None:
+        """Something that takes a while begins, counted in ``unit``."""
+        self.title = title
         self.unit, self.began, self.spoke = unit, time.monotonic(), time.monotonic()
         if self.live:
             self.task = self.bar.add_task(self.title, total=None, figures=unit)
@@ -77,14 +81,14 @@ class Display(Observer):
             self.console.print(f"{self.title}: {done} of {total or '?'} {text}{left}", markup=False, highlight=False)
 
     def finished(self, round_: int, stage: str, seconds: float, row: Mapping[str, Any]) -> None:
+        self.end(f"{describe(stage, row)} in {seconds:.1f} s")
+
+    def end(self, text: str) -> None:
+        """It is done; what came of it."""
         if self.live and self.task is not None:
             self.bar.remove_task(self.task)
             self.task = None
-        text = f"{self.title}: {describe(stage, row)} in {seconds:.1f} s"
-        self.console.print(text, markup=False, highlight=False)
-
-    def note(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(f"{self.title}: {text}", markup=False, highlight=False)
 
 
 def round_name(number: int) -> str:

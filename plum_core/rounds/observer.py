@@ -17,6 +17,3 @@ class Observer:
 
     def finished(self, round_: int, stage: str, seconds: float, row: Mapping[str, Any]) -> None:
         """A stage ended in this sitting, with its row of metrics."""
-
-    def note(self, text: str) -> None:
-        """A plain sentence."""

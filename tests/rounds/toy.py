@@ -51,7 +51,7 @@ def teach(folder: Path, steps: int) -> None:
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=16,
-        max_position_embeddings=128,
+        max_position_embeddings=256,
     )
     decoder = Decoder(config)
     for weight in decoder.parameters():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from plum_core.execution.limits import Limits
+from plum_core.execution.limits import Limits, SandboxUnavailable
 from plum_core.execution.workers import Worker, WorkerDied, default_python
 from plum_core.records.types import Outcome, Program, Verdict
 
@@ -217,9 +217,7 @@ class Executor:
         """A new worker in the place of one that died. Only the job that it was running counts a try."""
         jobs = list(slot.jobs)
         slot.jobs.clear()
-        slot.worker.kill()
-        slot.worker = Worker(*self._spawn_args)
-        slot.worker.await_ready()
+        self._renew(slot)
         for job in jobs[1:]:
             job.attempts -= 1
         retries.extend(jobs[1:])
@@ -231,6 +229,15 @@ class Executor:
         for slot in self._slots:
             if slot.jobs:
                 slot.jobs.clear()
-                slot.worker.kill()
-                slot.worker = Worker(*self._spawn_args)
-                slot.worker.await_ready()
+                self._renew(slot)
+
+    def _renew(self, slot: _Slot) -> None:
+        """A worker that worked before may be killed again at its start; the last try says why it cannot be had."""
+        for attempt in range(1, ATTEMPTS + 1):
+            slot.worker.kill()
+            slot.worker = Worker(*self._spawn_args)
+            try:
+                return slot.worker.await_ready()
+            except SandboxUnavailable:
+                if attempt == ATTEMPTS:
+                    raise

@@ -143,7 +143,7 @@ FORGED = [
     _forge("exit_status", "leaves with status 0 after one right answer", "n = [0]\nimport os\n"
            "def f(a, b):\n    n[0] += 1\n    if n[0] > 1: os._exit(0)\n    return a + b\n"),
     _forge("system_exit", "SystemExit out of a call", "def f(a, b): raise SystemExit(0)\n"),
-    _forge("kill_self", "dies by its own hand", "import os\ndef f(a, b): os.kill(os.getpid(), 9)\n"),
+    _forge("kill_self", "dies by its own hand", "import os\ndef f(a, b): os.kill(os.getpid(), 15)\n"),
     _forge(
         "named_exceptions",
         "exceptions named like ours",

@@ -155,16 +155,17 @@ def _run_split(zygote: Zygote, plan: Plan, program: dict[str, Any], usage: Usage
 def _run_child(child: Child, converse: Callable[[Child], None], limits: dict[str, Any], usage: Usage) -> Ending:
     """Converse with ``child`` to the end, then reap it. The ending matters where answers are missing."""
     ending: Ending | None = None
+    closed = False
     try:
         converse(child)
         ending = Ending("passed", "")
     except Ending as reason:
         ending = reason
     except Closed:
-        pass  # told apart below, by its wait status
+        closed = True  # told apart below, by its wait status
     finally:
         cpu_s = child.used_cpu_s()
-        reaped = child.finish()
+        reaped = child.finish(closed=closed)
         usage.add(cpu_s, reaped.peak_kib)
     return ending or ending_of(reaped, limits, max(cpu_s, reaped.cpu_s))
 

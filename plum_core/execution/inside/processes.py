@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Any
 
 from plum_core.execution.inside import frames
-from plum_core.execution.inside.zygote import ANSWER, LIBRARY, REQUEST, Reaped
+from plum_core.execution.inside.zygote import ANSWER, LIBRARY, REQUEST, STILL_ALIVE, Reaped
 
 STARVED = 20  # times the wall limit; after that a child that neither ran nor slept is our failure
 _RECEIVE = 1 << 16
@@ -42,6 +42,10 @@ class Closed(Exception):
 
 class SandboxFault(Exception):
     """Something of ours failed: says nothing about the program."""
+
+
+class ZygoteGone(SandboxFault):
+    """The zygote died: this worker cannot go on."""
 
 
 class ParentGone(BaseException):
@@ -81,9 +85,9 @@ class Zygote:
                 theirs.close()
             answer = self._control.recv(256)
         except OSError as problem:
-            raise SandboxFault(f"the zygote is gone: {problem}") from None
+            raise ZygoteGone(f"the zygote is gone: {problem.strerror}") from None
         if not answer:
-            raise SandboxFault("the zygote is gone")
+            raise ZygoteGone("the zygote is gone")
         status, cpu_s, peak_kib, pid = ANSWER.unpack(answer)
         if pid < 0:
             raise SandboxFault(f"fork failed: {os.strerror(-pid)}")
@@ -95,7 +99,10 @@ class Zygote:
         return Child(pid, ours, self, self._parent)
 
     def reap(self, pid: int) -> Reaped:
-        """Kill child ``pid`` if it lives, collect it, and have the next one forked in the same round trip."""
+        """Kill child ``pid`` if it lives, collect it, and have the next one forked in the same round trip.
+
+        ``-pid`` lets it die by itself first.
+        """
         if self._spare is not None:
             return self._request(pid)[0]
         ours, theirs = socket.socketpair()
@@ -250,15 +257,20 @@ class Child:
             return int(file.read().split()[1]) / 1e9
         return 0.0
 
-    def finish(self) -> Reaped:
-        """Kill, reap and close."""
+    def finish(self, *, closed: bool) -> Reaped:
+        """Kill, reap and close; ``closed``: the child closed its side, so find out how it ended."""
         self.sock.close()
-        return self._zygote.reap(self.pid)
+        return self._zygote.reap(-self.pid if closed else self.pid)
 
 
 def ending_of(reaped: Reaped, limits: dict[str, Any], cpu_s: float) -> Ending:
-    """How a child that closed its socket by itself ended."""
+    """How a child that closed its socket by itself ended.
+
+    No child can send SIGKILL, not even to itself: it comes from the kernel, at a limit, or from somebody else.
+    """
     status = reaped.status
+    if status == STILL_ALIVE:
+        return Ending("exit", "closed its answer channel before the tests were done")
     if os.WIFEXITED(status):
         return Ending("exit", f"left with status {os.WEXITSTATUS(status)} before the tests were done")
     number = os.WTERMSIG(status)
@@ -269,5 +281,5 @@ def ending_of(reaped: Reaped, limits: dict[str, Any], cpu_s: float) -> Ending:
     if number == signal.SIGKILL:
         if reaped.peak_kib / 1024 > 0.8 * limits["memory_mib"]:
             return Ending("memory", "killed near the memory limit")
-        return Ending("exit", "closed its answer channel before the tests were done")
+        raise SandboxFault("a child was killed from outside")
     return Ending("crash", f"died by {signal.Signals(number).name}")

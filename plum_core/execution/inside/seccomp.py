@@ -21,6 +21,7 @@ KILL = 0x80000000
 ALLOW = 0x7FFF0000
 ERRNO = 0x00050000
 X32_BIT = 0x40000000
+SIGKILL = 9
 
 # struct seccomp_data { int nr; u32 arch; u64 instruction_pointer; u64 args[6]; }
 _NR, _ARCH, _ARGS = 0, 4, 16
@@ -102,6 +103,18 @@ def _none_of_bits(arg: int, mask: int) -> list[Instruction]:
     return [_low(arg), (_AND, 0, 0, mask), (_JEQ, 1, 0, 0), _ret(_EPERM), _ret(ALLOW)]
 
 
+def _signal(pid: int, signal_argument: int) -> list[Instruction]:
+    """To itself, and never SIGKILL: a death by SIGKILL is then not the program's doing."""
+    return [
+        _low(0),
+        (_JEQ, 0, 3, pid),
+        _low(signal_argument),
+        (_JEQ, 1, 0, SIGKILL),
+        _ret(ALLOW),
+        _ret(_EPERM),
+    ]
+
+
 def _socketpair() -> list[Instruction]:
     return [
         _low(0),
@@ -137,9 +150,9 @@ def _rules(pid: int) -> dict[str, Callable[[], list[Instruction]]]:
         "fcntl": lambda: _one_of(1, _FCNTL),
         "ioctl": lambda: _one_of(1, _IOCTL),
         "prctl": lambda: _one_of(0, _PRCTL),
-        "kill": lambda: _one_of(0, [pid]),
-        "tkill": lambda: _one_of(0, [pid]),
-        "tgkill": lambda: _one_of(0, [pid]),
+        "kill": lambda: _signal(pid, 1),
+        "tkill": lambda: _signal(pid, 1),
+        "tgkill": lambda: _signal(pid, 2),
         "socketpair": _socketpair,
         "prlimit64": lambda: _prlimit(pid),
     }

@@ -57,7 +57,7 @@ def _converse(
     except Closed:
         closed = True  # os._exit and its like: the wait status tells
     cpu_s = child.used_cpu_s()
-    reaped = child.finish()
+    reaped = child.finish(closed=closed)
     add(cpu_s, reaped.peak_kib)
     if closed and reaped.status != 0:
         ending = ending_of(reaped, limits, max(cpu_s, reaped.cpu_s))

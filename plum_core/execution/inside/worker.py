@@ -11,7 +11,7 @@ from typing import Any
 
 from plum_core.execution.inside import frames, zygote
 from plum_core.execution.inside.judge import Judge
-from plum_core.execution.inside.processes import ParentGone, SandboxFault, Zygote
+from plum_core.execution.inside.processes import ParentGone, SandboxFault, Zygote, ZygoteGone
 
 
 def main(options: dict[str, Any]) -> None:
@@ -57,13 +57,18 @@ def _serve(channel: int, parent: int, judge: Judge) -> None:
         if any(fd == parent for fd, _ in poll.poll()):
             return
         job = frames.read(channel)
+        gone = False
         try:
             verdict = judge.judge(job)
+        except ZygoteGone as fault:
+            gone, verdict = True, {"fault": str(fault)}
         except SandboxFault as fault:
             verdict = {"fault": str(fault)}
         except Exception:
             verdict = {"fault": traceback.format_exc(limit=-3)}
         frames.write(channel, {"token": job["token"], **verdict})
+        if gone:
+            return
         judge.prepare()
 
 

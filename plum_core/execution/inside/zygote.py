@@ -5,6 +5,7 @@ program's source are ever in its memory. The judge speaks to it over a SOCK_SEQP
 
     pid, descriptor   kill and reap child ``pid`` unless it is 0; fork a child whose job socket is the descriptor,
                       if there is one       -> status, CPU seconds, peak KiB, pid of the new child (or -errno)
+    -pid              collect child ``pid``, which has closed its socket: it is dead, or gets a moment to die
     -1, descriptor    fork a second zygote, which imports the library packages and serves the descriptor -> the same
 """
 
@@ -18,6 +19,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -26,6 +28,8 @@ from plum_core.execution.inside import child, confine, kernel, words
 REQUEST = struct.Struct("<q")
 ANSWER = struct.Struct("<idqq")
 LIBRARY = -1
+STILL_ALIVE = -1  # in the place of a wait status
+GRACE_S = 0.2
 
 # Imported before the first fork: what programs commonly import, so that a run does not pay for it.
 COMMON = sorted(
@@ -119,7 +123,7 @@ def _serve(control: socket.socket, confinement: confine.Confinement, library: li
         if not packet:
             os._exit(0)
         (old,) = REQUEST.unpack(packet)
-        reaped = _reap(old) if old > 0 else _NOTHING
+        reaped = _NOTHING if old in (0, LIBRARY) else _reap(old) if old > 0 else _collect(-old)
         new = 0
         if ancillary:
             fd = int.from_bytes(ancillary[0][2], sys.byteorder)
@@ -151,6 +155,17 @@ def _reap(pid: int) -> Reaped:
         os.kill(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
     return Reaped(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+
+
+def _collect(pid: int) -> Reaped:
+    """A child that closed its socket has died of its own or of another's doing; one that lives is killed."""
+    end = time.monotonic() + GRACE_S
+    while time.monotonic() < end:
+        done, status, usage = os.wait4(pid, os.WNOHANG)
+        if done:
+            return Reaped(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+        time.sleep(0.0005)
+    return _reap(pid)._replace(status=STILL_ALIVE)
 
 
 def _fork_library(fd: int, library: list[str], me: int) -> int:

@@ -1,6 +1,7 @@
-"""python -m tests.rounds.kill_driver FOLDER KILLS: SIGKILL at moments spread over a run of the loop, then go on.
+"""python -m tests.rounds.kill_driver FOLDER EACH [real]: SIGKILL at EACH moments of every stage, then go on.
 
-A moment is a call that changes the disk. Each victim is a fork, so that imports are paid for once.
+A moment is a call that changes the disk. Each victim is a fork, so that imports are paid for once. ``real`` takes the
+toy policy, the sandbox and the trainer in place of the fakes.
 """
 
 from __future__ import annotations
@@ -15,29 +16,25 @@ from pathlib import Path
 from typing import Any
 
 from plum_core.rounds import folder as run_folder
+from plum_core.rounds.build import make_engine, make_source
 from plum_core.rounds.compare import differences
 from plum_core.rounds.loop import Rounds
 from plum_core.rounds.observer import Observer
+from tests.rounds import toy
 from tests.rounds.fakes import FakeEngine, FakeSource, make_config
 
 CHANGES = ("replace", "fsync", "truncate", "unlink", "rmdir", "ftruncate")
 
 
-class Marker(Observer):
-    """Leaves the stage's name where the parent finds it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def stage(self, round_: int, stage: str, unit: str) -> None:
-        self.path.write_text(stage)
-
-
-class Moments:
-    """Counts the disk-changing calls, and dies before number ``victim``."""
+class Moments(Observer):
+    """Counts the disk-changing calls, knows the stage of each, and dies before number ``victim``."""
 
     def __init__(self, victim: int | None) -> None:
-        self.count, self.victim = 0, victim
+        self.victim, self.now = victim, "start"
+        self.stages: list[str] = []
+
+    def stage(self, round_: int, stage: str, unit: str) -> None:
+        self.now = stage
 
     def watch(self) -> None:
         for name in CHANGES:
@@ -47,55 +44,71 @@ class Moments:
         fsync = os.fsync
 
         def counted(*args: Any, **kwargs: Any) -> Any:
-            if self.count == self.victim:
+            if len(self.stages) == self.victim:
                 os.kill(os.getpid(), signal.SIGKILL)
-            self.count += 1
+            self.stages.append(self.now)
             # a killed process loses nothing that the kernel has, so syncing would only cost the test its time
             return None if call is fsync else call(*args, **kwargs)
 
         return counted
 
 
-def sitting(folder: Path, victim: int | None) -> tuple[int, bool]:
-    """One sitting in a fork: (moments counted, whether it was killed)."""
-    reader, writer = os.pipe()
+def go(folder: Path, real: bool, watcher: Observer) -> None:
+    """One run in ``folder/run``."""
+    if not real:
+        config = make_config(folder, policy=make_config(folder.parent).policy)
+        Rounds(config, FakeSource(), FakeEngine(), observer=watcher, argv=["plum"]).go()
+        return
+    config = toy.make_config(folder.parent, folder / "run")
+    with make_engine(config) as engine:
+        Rounds(config, make_source(config, engine), engine, observer=watcher, argv=["plum"]).go()
+
+
+def sitting(folder: Path, victim: int | None, real: bool) -> list[str]:
+    """One sitting in a fork: the stages of its moments, or none where it was killed."""
+    folder.mkdir(exist_ok=True)
     child = os.fork()
     if child == 0:
         moments = Moments(victim)
         moments.watch()
         run_folder.git_state = lambda: None  # two more processes a sitting, and nothing to do with kills
-        config = make_config(folder, policy=make_config(folder.parent).policy)
-        Rounds(config, FakeSource(), FakeEngine(), observer=Marker(folder / "stage"), argv=["plum"]).go()
-        os.write(writer, str(moments.count).encode())
+        go(folder, real, moments)
+        (folder / "stages.json").write_text(json.dumps(moments.stages))
         os._exit(0)
-    os.close(writer)
     _, status = os.waitpid(child, 0)
-    count = os.read(reader, 32)
-    os.close(reader)
-    killed = os.WIFSIGNALED(status)
-    if not killed and os.waitstatus_to_exitcode(status) != 0:
+    if os.WIFSIGNALED(status):
+        return []
+    if os.waitstatus_to_exitcode(status) != 0:
         raise SystemExit(f"a sitting failed with status {status}")
-    return int(count or 0), killed
+    found: list[str] = json.loads((folder / "stages.json").read_text())
+    return found
 
 
-def main(top: Path, kills: int) -> None:
-    moments, _ = sitting(top / "whole", None)
-    stages: dict[str, int] = {}
+def spread(stages: list[str], each: int) -> list[int]:
+    """``each`` moments of every stage, from its first to its last."""
+    out = []
+    for name in dict.fromkeys(stages):
+        own = [i for i, stage in enumerate(stages) if stage == name]
+        out += [own[(k * (len(own) - 1)) // max(1, each - 1)] if each > 1 else own[len(own) // 2] for k in range(each)]
+    return sorted(set(out))
+
+
+def main(top: Path, each: int, real: bool) -> None:
+    if real:
+        toy.main(top)
+    stages = sitting(top / "whole", None, real)
     different: list[str] = []
-    for number in range(kills):
-        victim = (number * moments) // kills
-        folder = top / f"killed-{number}"
-        _, killed = sitting(folder, victim)
-        assert killed, f"moment {victim} of {moments} never came"
-        mark = folder / "stage"
-        stage = mark.read_text() if mark.exists() else "start"
-        stages[stage] = stages.get(stage, 0) + 1
-        sitting(folder, victim // 2)  # the second sitting may be killed too
-        sitting(folder, None)
+    victims = spread(stages, each)
+    for victim in victims:
+        folder = top / f"killed-{victim}"
+        assert not sitting(folder, victim, real), f"moment {victim} of {len(stages)} never came"
+        if not real:
+            sitting(folder, victim // 2, real)  # the second sitting may be killed too
+        sitting(folder, None, real)
         different += [f"{victim}: {line}" for line in differences(top / "whole/run", folder / "run")]
         shutil.rmtree(folder)
-    print(json.dumps({"kills": kills, "moments": moments, "stages": stages, "different": different}))
+    print(json.dumps({"stages": sorted({stages[v] for v in victims}), "kills": len(victims), "different": different}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), "real" in sys.argv)

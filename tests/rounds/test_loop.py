@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ from plum_core.rounds.compare import differences
 from plum_core.rounds.folder import RunFolder
 from plum_core.rounds.loop import Rounds
 from plum_core.training import PreferenceConfig
-from tests.conftest import ROOT
 from tests.rounds.fakes import FakeEngine, FakeSource, make_config
 
 
@@ -156,20 +153,3 @@ def test_compare_finds_a_difference_and_forgives_timings(tmp_path: Path) -> None
     verdicts.write_text(verdicts.read_text().replace("passed", "failed", 1))
     (b / "round-001/extra.jsonl").write_text("")
     assert differences(a, b) == [f"round-001/extra.jsonl: only in {b}", "round-001/verdicts.jsonl: differs"]
-
-
-@pytest.mark.timeout(110)
-def test_kill_at_any_write_changes_no_byte(tmp_path: Path) -> None:
-    """Runs of one driver are killed at their n-th rename, sync, write or removal; then the same run goes on."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.rounds.kill_driver", str(tmp_path), "24"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "models"), str(ROOT / "kernels")])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])
-    assert report["kills"] == 24 and report["different"] == []
-    assert set(report["stages"]) >= {"tests", "samples", "verdicts", "preferences", "training", "evaluation"}

@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 
 from plum_core.records import Instruction, TestSuite, write_jsonl
+from plum_core.rounds.config import DrawConfig, EvaluationConfig, ExecutionConfig, RunConfig
 from plum_core.rounds.prompts import encode_prompt, render_prompt
-from plum_core.training import Example, OptimConfig, SftConfig, cycle, train_sft
+from plum_core.rounds.sources import TasksConfig
+from plum_core.training import Example, OptimConfig, PreferenceConfig, SftConfig, cycle, train_sft
 from plum_models import Decoder, DecoderConfig, Tokenizer, save
 
 STARTER = "def solve(a: int) -> int:\n"
@@ -84,7 +86,28 @@ def write_tasks(folder: Path) -> None:
     write_jsonl(folder / "sft.jsonl", rows)
 
 
-def main(folder: Path, steps: int = 120) -> None:
+def make_config(folder: Path, out: Path) -> RunConfig:
+    """One round on the toy's policy and tasks."""
+    return RunConfig(
+        out=out,
+        policy=folder / "policy",
+        rounds=1,
+        tasks=TasksConfig(
+            instructions=folder / "instructions.jsonl",
+            tests=folder / "tests.jsonl",
+            heldout_instructions=folder / "eval.jsonl",
+            heldout_tests=folder / "eval-tests.jsonl",
+            sft=folder / "sft.jsonl",
+        ),
+        sampling=DrawConfig(n=4, max_new_tokens=24, chunk=16),
+        evaluation=EvaluationConfig(samples=2, ks=(1,), chunk=10),
+        execution=ExecutionConfig(workers=1, packages=()),
+        training=PreferenceConfig(replay_examples_per_step=8, tokens_per_batch=1200, save_every=2),
+    )
+
+
+def main(folder: Path, steps: int = 250) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     write_tasks(folder)
     teach(folder, steps)
 

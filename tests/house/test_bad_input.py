@@ -15,6 +15,8 @@ from plum_models import Decoder, DecoderConfig, Tokenizer, save
 from tests.conftest import ROOT
 
 GOOD = json.dumps({"id": "a", "code": "x = 1", "tests": ["assert x == 1"]})
+# What a run folder holds before the policy is asked for anything: each written whole.
+WHOLE_AT_ONCE = {"run/.lock", "run/run.json", "run/heldout/instructions.jsonl", "run/heldout/tests.jsonl"}
 WITHOUT_SECCOMP = (sys.executable, str(ROOT / "tests" / "house" / "without_seccomp.py"))
 
 
@@ -27,7 +29,9 @@ def refusal(folder: Path, runner: str, *words: object, under: tuple[str, ...] = 
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
-    assert snapshot(folder) == before
+    after = snapshot(folder)
+    begun = {name for name in set(after) - set(before) if name in WHOLE_AT_ONCE and json.loads(after[name])}
+    assert {name: after[name] for name in set(after) - begun} == before
     return lines[0]
 
 
@@ -134,3 +138,73 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "examples.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     said = refusal(tmp_path, "sft.py", "--init", "empty", "--data.file", "examples.jsonl", "--out", "out")
     assert "empty/config.json" in said
+
+
+@pytest.fixture
+def rounds(checkpoint: Path) -> tuple[str, ...]:
+    """The words of a small run of everything: a policy that knows nothing, one task to learn, one held out."""
+    folder = checkpoint.parent
+    for name, k in (("train", 2), ("held", 3)):
+        instruction = {"id": name, "prompt": f"Add {k} to a.", "entry_point": "f", "starter": "def f(a):\n"}
+        suite = {"instruction_id": name, "tests": [f"assert f({a}) == {a + k}" for a in (1, 2, 5)]}
+        (folder / f"{name}.jsonl").write_text(json.dumps(instruction) + "\n")
+        (folder / f"{name}-tests.jsonl").write_text(json.dumps(suite) + "\n")
+    flags = {
+        "policy": checkpoint,
+        "out": "run",
+        "rounds": 1,
+        "source": "files",
+        "tasks.instructions": "train.jsonl",
+        "tasks.tests": "train-tests.jsonl",
+        "tasks.heldout_instructions": "held.jsonl",
+        "tasks.heldout_tests": "held-tests.jsonl",
+        "sampling.n": 2,
+        "sampling.max_new_tokens": 4,
+        "execution.workers": 1,
+    }
+    return tuple(str(word) for name, value in flags.items() for word in (f"--{name}", value))
+
+
+def test_the_rounds_take_good_input(rounds: tuple[str, ...], tmp_path: Path) -> None:
+    """Evaluation alone, for a policy of noise passes nothing and leaves nothing to learn from."""
+    command = [sys.executable, str(ROOT / "runners" / "plum.py"), *rounds, "--rounds", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_rounds_without_a_single_preference_say_so(rounds: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "runners" / "plum.py"), *rounds]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode != 0
+    assert re.search(r"error: round 1: .*no preference.*raise sampling\.n", done.stderr)
+
+
+def test_the_rounds_refuse_a_truncated_policy(rounds: tuple[str, ...], checkpoint: Path) -> None:
+    weights = truncate(checkpoint, 0.9)
+    assert weights.name in refusal(checkpoint.parent, "plum.py", *rounds)
+
+
+def test_the_rounds_refuse_an_unknown_key(rounds: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[sampling]\ntemprature = 1.0\n")
+    said = refusal(tmp_path, "plum.py", "--config", "mine.toml", *rounds)
+    assert "mine.toml" in said
+    assert "did you mean sampling.temperature" in said
+
+
+@pytest.mark.parametrize(("line", "where"), [('{"id": ', "held.jsonl:2:"), ('{"prompt": "x"}', "held.jsonl:2:")])
+def test_the_rounds_refuse_a_bad_line(rounds: tuple[str, ...], tmp_path: Path, line: str, where: str) -> None:
+    with (tmp_path / "held.jsonl").open("a") as file:
+        file.write(line + "\n")
+    assert where in refusal(tmp_path, "plum.py", *rounds)
+
+
+def test_the_rounds_refuse_a_missing_file(rounds: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "train-tests.jsonl").unlink()
+    assert "train-tests.jsonl" in refusal(tmp_path, "plum.py", *rounds)
+
+
+def test_the_rounds_refuse_a_kernel_without_seccomp(rounds: tuple[str, ...], tmp_path: Path) -> None:
+    said = refusal(tmp_path, "plum.py", *rounds, under=WITHOUT_SECCOMP)
+    assert "seccomp" in said
+    assert "CONFIG_SECCOMP_FILTER" in said

@@ -51,11 +51,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def checkout_files() -> set[str]:
-    """The files of our packages as a wheel names them: Python sources and the type marker."""
+    """The files of our packages as a wheel names them: sources, templates and the type marker."""
     found: set[str] = set()
     for root in PACKAGE_ROOTS:
         for package in (ROOT / root).glob("plum_*"):
-            files = (p for p in package.rglob("*") if p.suffix == ".py" or p.name == "py.typed")
+            files = (
+                p for p in package.rglob("*") if p.suffix in (".py", ".html", ".jinja", ".css") or p.name == "py.typed"
+            )
             found |= {p.relative_to(ROOT / root).as_posix() for p in files}
     return found
 
@@ -86,5 +88,6 @@ def test_wheel_imports_outside_the_checkout(wheel: Path, tmp_path: Path) -> None
     found = json.loads(run(python, "-I", "-c", IMPORT_ALL, cwd=tmp_path).splitlines()[-1])
     assert found["version"]
     assert [name for name, file in found["where"].items() if not file.startswith(str(packages))] == []
-    modules = {name.removesuffix(".py").replace("/", ".") for name in checkout_files() if name.endswith(".py")}
-    assert {m.removesuffix(".__init__") for m in modules if not m.endswith("__main__")} == set(found["where"])
+    sources = {name.removesuffix(".py") for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
+    modules = {name.removesuffix("/__init__").replace("/", ".") for name in sources}
+    assert {name for name in modules if not name.endswith("__main__")} == set(found["where"])

@@ -113,12 +113,10 @@ def _outputs(task: Task, arguments: list[tuple[Any, ...]]) -> list[Any] | None:
     return outputs
 
 
-def problems(
-    split: str, seed: int, *, mix: str = "short", tests: int = 8, one_a_skeleton: bool = False
-) -> Iterator[Problem]:
+def problems(split: str, seed: int, *, mix: str = "short", tests: int = 8) -> Iterator[Problem]:
     """An endless stream of problems of one split; the i-th depends on the arguments and nothing else.
 
-    mix: one of MIXES, how long the pipelines are. one_a_skeleton: each composition at most once (for evaluation).
+    mix: one of MIXES, how long the pipelines are. No two have the same instruction.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
@@ -129,11 +127,11 @@ def problems(
     count = 0
     while True:
         task = draw_task(rng, MIXES[mix])
-        if split_of(task.skeleton) != split or (one_a_skeleton and task.skeleton in seen):
+        if split_of(task.skeleton) != split:
             continue
         problem = make_problem(task, rng, name=f"{split}-{seed}-{count:06d}", tests=tests)
         if problem is None or problem.prompt in seen:
             continue
-        seen.update((task.skeleton, problem.prompt) if one_a_skeleton else (problem.prompt,))
+        seen.add(problem.prompt)
         count += 1
         yield problem

@@ -35,7 +35,7 @@ class GrammarConfig:
     per_round: int = 1000
     """Instructions a round, before the filters; no two rounds share one."""
     heldout: int = 1000
-    """Held-out instructions, each of a composition of its own, with hidden tests by the grammar itself."""
+    """Held-out instructions, of compositions that no other stage sees, with hidden tests by the grammar itself."""
     heldout_tests: int = 8
     heldout_seed: int = 5
     """Apart from the run's seed, so that runs with other seeds are judged on the same tasks."""
@@ -84,7 +84,7 @@ class GrammarSource:
         yield from write_suites(instructions, self.author, self.executor, self.config.testing, seed=self.seed)
 
     def heldout(self) -> list[tuple[Instruction, TestSuite]]:
-        drawn = problems("heldout", self.config.heldout_seed, tests=self.config.heldout_tests, one_a_skeleton=True)
+        drawn = problems("heldout", self.config.heldout_seed, tests=self.config.heldout_tests)
         return [
             (p.instruction(), TestSuite(instruction_id=p.id, tests=p.tests(), reference=p.starter + p.solutions[0]))
             for p in islice(drawn, self.config.heldout)

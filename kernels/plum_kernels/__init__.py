@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from plum_kernels.logprob.interface import BACKENDS, LinearLogprob, linear_logprob
+from plum_kernels.norm import rms_norm
 
-__all__ = ["BACKENDS", "LinearLogprob", "linear_logprob"]
+__all__ = ["BACKENDS", "LinearLogprob", "linear_logprob", "rms_norm"]

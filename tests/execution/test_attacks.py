@@ -52,7 +52,7 @@ def test_shared_attacks(shared_data: Callable[[str], Path]) -> None:
         json.loads(line) for line in shared_data("attacks.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     programs = [Program(id=row["id"], code=row["code"], tests=tuple(row["tests"])) for row in rows]
-    verdicts = run_all(programs, Limits(wall_s=2.0))
+    verdicts = run_all(programs, Limits(cpu_s=1.0, wall_s=1.0))
     wrong = [
         (row["id"], verdicts[row["id"]].outcome.value, verdicts[row["id"]].detail)
         for row in rows

@@ -59,7 +59,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 @given(VALUES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_round_trip(value: Any) -> None:
     assert same(there_and_back(value), value)
 
@@ -181,7 +181,7 @@ def test_nesting_is_bounded() -> None:
         max_leaves=20,
     )
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_tree_is_read_or_refused(tree: Any) -> None:
     """Fuzzing the decoder: no other exception, whatever a child sends."""
     try:

@@ -74,7 +74,6 @@ def test_in_an_unprivileged_container() -> None:
     ("layer", "filter_call"),
     [
         ("seccomp", "outer({'seccomp': errno.ENOSYS}, [22])"),  # PR_SET_SECCOMP
-        ("landlock", "outer({'landlock_create_ruleset': errno.ENOSYS})"),
         ("landlock", "outer({'landlock_restrict_self': errno.EOPNOTSUPP})"),
         ("rlimits", "outer({'prlimit64': errno.EPERM, 'setrlimit': errno.EPERM})"),
         ("no_new_privs", "outer({}, [38])"),

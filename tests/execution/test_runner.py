@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+import execute
+from plum_core import settings
+from plum_core.execution import SandboxUnavailable
 from tests.conftest import ROOT
 
 ADD = {"id": "0", "code": "def f(a, b): return a + b", "tests": ["assert f(1, 2) == 3"]}
@@ -27,6 +30,11 @@ def command(*words: object) -> list[str]:
 def run(*words: object) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command(*words), capture_output=True, text=True, env=env, timeout=100, check=False)
+
+
+def main(*words: object) -> int:
+    """The same within this process, where only messages and files matter."""
+    return settings.main(execute.run, execute.ExecuteConfig, list(map(str, words)), errors=(SandboxUnavailable,))
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -64,24 +72,23 @@ def test_programs_to_verdicts(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(
-    tmp_path: Path, text: str | None, flags: list[str], message: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, flags: list[str], message: str
 ) -> None:
     programs, out = tmp_path / "programs.jsonl", tmp_path / "out" / "verdicts.jsonl"
     if text is not None:
         programs.write_text(text, encoding="utf-8")
-    result = run("--programs", programs, "--out", out, *flags)
-    assert result.returncode != 0
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert main("--programs", programs, "--out", out, *flags) != 0
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
     assert not out.exists()
 
 
-def test_bad_lines_can_be_passed_over(tmp_path: Path) -> None:
+def test_bad_lines_can_be_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     programs = tmp_path / "programs.jsonl"
     programs.write_text("{oops\n" + json.dumps(ADD) + "\n", encoding="utf-8")
-    result = run("--programs", programs, "--out", tmp_path / "v.jsonl", "--skip_bad")
-    assert result.returncode == 0
-    assert "1 bad lines were passed over" in result.stdout
+    assert main("--programs", programs, "--out", tmp_path / "v.jsonl", "--skip_bad") == 0
+    assert "1 bad lines were passed over" in capsys.readouterr().out
     assert len(read(tmp_path / "v.jsonl")) == 1
 
 
@@ -115,23 +122,22 @@ PROBLEM = {
 }
 
 
-def test_samples_of_humaneval(tmp_path: Path) -> None:
+def test_samples_of_humaneval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     problems = tmp_path / "problems.jsonl.gz"
     problems.write_bytes(gzip.compress(json.dumps(PROBLEM).encode()))
     completions = ["    return a + b\n", "    return a - b\n", "    return 3\n"]
     samples = write(tmp_path / "samples.jsonl", [{"task_id": "T/0", "completion": c} for c in completions])
     out = tmp_path / "v.jsonl"
-    result = run("--format", "humaneval", "--programs", problems, "--samples", samples, "--out", out)
-    assert result.returncode == 0, result.stderr
+    flags = ("--format", "humaneval", "--programs", problems, "--samples", samples)
+    assert main(*flags, "--out", out) == 0
     assert {row["id"]: row["outcome"] for row in read(out)} == {
         "T/0/0": "passed",
         "T/0/1": "failed",
         "T/0/2": "passed",
     }
     write(samples, [{"task_id": "T/9", "completion": ""}])
-    result = run("--format", "humaneval", "--programs", problems, "--samples", samples, "--out", tmp_path / "w.jsonl")
-    assert result.returncode != 0
-    assert "samples.jsonl:1: task_id 'T/9' is not in the problems file" in result.stderr
+    assert main(*flags, "--out", tmp_path / "w.jsonl") != 0
+    assert "samples.jsonl:1: task_id 'T/9' is not in the problems file" in capsys.readouterr().err
 
 
 def test_canonical_solutions_of_humaneval_pass(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
@@ -157,8 +163,7 @@ def test_canonical_solutions_of_mbpp_pass(shared_data: Callable[[str], Path], tm
         for row in rows
     ]
     out = tmp_path / "v.jsonl"
-    result = run("--programs", write(tmp_path / "p.jsonl", programs), "--out", out)
-    assert result.returncode == 0, result.stderr
+    assert main("--programs", write(tmp_path / "p.jsonl", programs), "--out", out) == 0
     verdicts = read(out)
     assert len(verdicts) == len(rows)
     # the reference solution of task 123 needs about 4 CPU seconds

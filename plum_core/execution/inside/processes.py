@@ -25,6 +25,7 @@ from plum_core.execution.inside.zygote import ANSWER, LIBRARY, REQUEST, STILL_AL
 
 STARVED = 20  # times the wall limit; after that a child that neither ran nor slept is our failure
 _RECEIVE = 1 << 16
+_decode = json.JSONDecoder().decode
 
 
 class Ending(Exception):
@@ -197,7 +198,7 @@ class Child:
         """The next answer, a JSON array of at least two entries. What is not one is a violation."""
         body = self.receive_frame()
         try:
-            message = json.loads(body)
+            message = _decode(body.decode())
         except (ValueError, RecursionError):
             raise Ending("violation", "a message that is not JSON") from None
         if type(message) is not list or len(message) < 2:
@@ -205,56 +206,51 @@ class Child:
         return message
 
     def _fill(self) -> None:
-        while True:
-            try:
-                part = self.sock.recv(_RECEIVE, socket.MSG_DONTWAIT)
-                break
-            except BlockingIOError:
-                self._wait(select.POLLIN)
-            except OSError:
-                raise Closed from None
+        self._wait(select.POLLIN)
+        try:
+            part = self.sock.recv(_RECEIVE)
+        except OSError:
+            raise Closed from None
         if not part:
             raise Closed
         self._received += len(part)
         if self._received > 4 * self.limits["output_kib"] * 1024:
             raise Ending("output", "answers longer than four times the output limit")
         self._buffer += part
-        if self.used_cpu_s() > self.limits["cpu_s"]:
-            raise Ending("timeout", f"more than {self.limits['cpu_s']:g} CPU seconds")
 
     def _wait(self, event: int) -> None:
         """Until the socket is ready. Raises Ending past the limits, SandboxFault when the child was starved."""
+        cpu_s, wall_s = self.limits["cpu_s"], self.limits["wall_s"]
         poll = select.poll()
         poll.register(self.sock, event)
         poll.register(self._parent, select.POLLIN)
         began = time.monotonic()
+        left = min(cpu_s - self.used_cpu_s(), wall_s - self._waited)
         while True:
-            left = min(self.limits["cpu_s"] - self.used_cpu_s(), self.limits["wall_s"] - self._asleep_s(began))
             ready = poll.poll(max(1.0, left * 1000 + 1))
             if any(fd == self._parent for fd, _ in ready):
                 raise ParentGone
+            used = self.used_cpu_s()
+            if used >= cpu_s:
+                raise Ending("timeout", f"more than {cpu_s:g} CPU seconds")
+            waited = self._waited + time.monotonic() - began
             if ready:
-                self._waited += time.monotonic() - began
+                self._waited = waited
                 return
-            self._check_limits(began)
+            asleep = waited - used - self._queued_s(waited)
+            if asleep >= wall_s:
+                raise Ending("timeout", f"asleep for more than {wall_s:g} seconds")
+            if waited > STARVED * wall_s + cpu_s:
+                raise SandboxFault("a child was starved of processor time")
+            left = min(cpu_s - used, wall_s - asleep)
 
-    def _check_limits(self, began: float) -> None:
-        cpu_s, wall_s = self.limits["cpu_s"], self.limits["wall_s"]
-        if self.used_cpu_s() >= cpu_s:
-            raise Ending("timeout", f"more than {cpu_s:g} CPU seconds")
-        if self._asleep_s(began) >= wall_s:
-            raise Ending("timeout", f"asleep for more than {wall_s:g} seconds")
-        if self._waited + time.monotonic() - began > STARVED * wall_s + cpu_s:
-            raise SandboxFault("a child was starved of processor time")
-
-    def _asleep_s(self, began: float) -> float:
-        """Seconds of our waiting in which the child neither ran nor waited for a processor."""
-        waited = self._waited + time.monotonic() - began
-        return waited - self.used_cpu_s() - self._queued_s()
-
-    def _queued_s(self) -> float:
-        with suppress(OSError, ValueError, IndexError), open(f"/proc/{self.pid}/schedstat", "rb") as file:
+    def _queued_s(self, waited: float) -> float:
+        """Seconds for which the child waited for a processor; all of ``waited`` where only its state is known."""
+        folder = f"/proc/{self.pid}"
+        with suppress(OSError, ValueError, IndexError), open(f"{folder}/schedstat", "rb") as file:
             return int(file.read().split()[1]) / 1e9
+        with suppress(OSError, IndexError), open(f"{folder}/stat", "rb") as file:
+            return waited if file.read().rpartition(b")")[2].split()[0] == b"R" else 0.0
         return 0.0
 
     def finish(self, *, closed: bool) -> Reaped:

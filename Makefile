@@ -18,14 +18,7 @@ ARGS ?=
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# Every address is the loopback, so that nothing depends on what this machine's own name resolves to.
-ifeq ($(NPROC),1)
-LAUNCH = $(PY)
-else
-LAUNCH = GLOO_SOCKET_IFNAME=$${GLOO_SOCKET_IFNAME:-$(LOOPBACK)} $(PY) -m torch.distributed.run --nnodes 1 \
-	--nproc-per-node $(NPROC) --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:0 --local-addr 127.0.0.1
-endif
-LOOPBACK := $(if $(filter Darwin,$(shell uname -s)),lo0,lo)
+LAUNCH = $(PY) $(if $(filter-out 1,$(NPROC)),runners/launch.py $(NPROC))
 
 .PHONY: help run test lint format doctor setup setup-test clean
 

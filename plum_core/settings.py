@@ -80,7 +80,7 @@ def main(
         if "--debug" in words:
             traceback.print_exc()
         elif parsed or rank == 0:
-            print(f"error: {sentence(error)}", file=sys.stderr)
+            print(f"error{f' on rank {rank}' if rank else ''}: {sentence(error)}", file=sys.stderr)
         return USER_ERROR_STATUS
     except KeyboardInterrupt:
         print("stopped by Ctrl-C; the same command goes on from here", file=sys.stderr)

@@ -17,8 +17,8 @@ from plum_core.training import PreferenceConfig
 class FakeSource:
     note = "Nothing here is real."
 
-    def __init__(self, count: int = 10, version: str = "1") -> None:
-        self.count, self.version = count, version
+    def __init__(self, count: int = 10, version: str = "1", heldout: int = 7) -> None:
+        self.count, self.version, self.held = count, version, heldout
 
     def identity(self) -> dict[str, str]:
         return {"fake": self.version}
@@ -27,13 +27,13 @@ class FakeSource:
         return [Instruction(id=f"r{round_}-{i}", prompt=f"task {i}") for i in range(self.count)]
 
     def make_tests(self, instructions: Sequence[Instruction]) -> Iterator[TestSuite]:
-        for number, instruction in enumerate(instructions):
-            kept = number % 4 != 3
+        for instruction in instructions:
+            kept = int(instruction.id.rpartition("-")[2]) % 4 != 3
             why = "" if kept else "trivial"
             yield TestSuite(instruction_id=instruction.id, tests=("assert a", "assert b"), kept=kept, why=why)
 
     def heldout(self) -> list[tuple[Instruction, TestSuite]]:
-        names = [f"h{i}" for i in range(7)]
+        names = [f"h{i}" for i in range(self.held)]
         return [(Instruction(id=n, prompt=n), TestSuite(instruction_id=n, tests=("assert h",))) for n in names]
 
     def sft_examples(self) -> list[tuple[str, str]]:
@@ -41,9 +41,9 @@ class FakeSource:
 
 
 class FakePolicy:
-    """``quality`` per cent of its samples pass."""
+    """``quality`` per cent of its samples pass. ``tail`` ends all that it writes."""
 
-    parameters = 1
+    parameters, tail = 1, ""
 
     def __init__(self, folder: Path) -> None:
         self.quality = int((folder / "quality.txt").read_text())
@@ -58,7 +58,7 @@ class FakePolicy:
         for request in reversed(requests):  # out of order, as a real sampler's
             for index, seed in enumerate(request.seeds):
                 roll = int(hashlib.sha256(f"{request.id} {seed} {params.temperature}".encode()).hexdigest(), 16)
-                text = f"{'good' if roll % 100 < self.quality else 'bad'}{roll // 100 % 5}"
+                text = f"{'good' if roll % 100 < self.quality else 'bad'}{roll // 100 % 5}{self.tail}"
                 yield Completion(
                     request_id=request.id,
                     index=index,

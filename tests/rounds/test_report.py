@@ -1,0 +1,138 @@
+"""What people see of a run: figures that are the files', and model text that nobody obeys."""
+
+from __future__ import annotations
+
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from plum_core.rounds.display import Display
+from plum_core.rounds.folder import RunFolder
+from plum_core.rounds.loop import Rounds
+from plum_core.rounds.report import write_report
+from plum_core.rounds.show import show
+from plum_core.rounds.summary import outcome_mix, summarise, visible
+from tests.rounds.fakes import FakeEngine, FakePolicy, FakeSource, make_config
+
+NASTY = "[red]x[/red]</pre><script>alert(1)</script>\x1b[2J\u202e\x07"
+
+
+class NastyPolicy(FakePolicy):
+    tail = f"  # {NASTY}"  # a comment, so that the program compiles
+
+
+class NastyEngine(FakeEngine):
+    def policy(self, folder: Path) -> FakePolicy:
+        return NastyPolicy(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    config = make_config(tmp_path_factory.mktemp("report"))
+    return Rounds(config, FakeSource(heldout=30), NastyEngine(), argv=["plum"]).go()
+
+
+def shown(folder: RunFolder, **options: object) -> str:
+    out = io.StringIO()
+    show(summarise(folder), Console(file=out, width=140, **options))  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def test_the_figures_are_those_of_the_files(folder: RunFolder) -> None:
+    summary = summarise(folder)
+    assert [r.number for r in summary.rounds] == [0, 1, 2] and len(summary.rounds[1].training) == 3
+    assert summary.seconds.keys() == {"evaluation", "tests", "samples", "verdicts", "preferences", "training"}
+    assert summary.won > 0 and summary.lost == 0  # the fake's quality only rises
+    assert 1 <= len(summary.examples) <= 2
+    for example in summary.examples:
+        assert "bad" in example.before and "good" in example.after and example.test == "assert h"
+
+
+def test_the_terminal_says_what_was_promised(folder: RunFolder) -> None:
+    text = shown(folder)
+    for words in (
+        "30 tasks that no stage saw",
+        "kept of 10",
+        "trivial",
+        "with both verdicts",
+        "the same program again",
+        "Seconds by stage",
+        "that came right",
+        "report.html",
+        "Nothing here is real.",
+        "assert h",
+    ):
+        assert words in text
+
+
+def test_model_text_is_text_on_a_terminal(folder: RunFolder) -> None:
+    text = shown(folder, force_terminal=False)
+    assert "\x1b" not in text and "\x07" not in text and "\u202e" not in text
+    assert "[red]x[/red]" in text and "\\x1b[2J" in text and "\\u202e" in text
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_model_text_is_text_in_html(folder: RunFolder) -> None:
+    html = write_report(folder).read_text(encoding="utf-8")
+    page = Page()
+    page.feed(html)
+    assert "script" not in page.tags and page.links == []  # nothing runs, nothing is fetched
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "\x1b" not in html and "\u202e" not in html
+    for words in ("30 tasks that no stage saw", "Nothing here is real.", "passes all tests", "round 2"):
+        assert words in html
+
+
+def test_an_unfinished_run_can_be_shown(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    engine.train = None  # type: ignore[assignment, method-assign]
+    with pytest.raises(TypeError):
+        Rounds(make_config(tmp_path), FakeSource(), engine, argv=["plum"]).go()
+    folder = RunFolder(tmp_path / "run")
+    assert "round 1" in shown(folder)
+    assert "round 1" in write_report(folder).read_text()
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"run.json does not exist: name the folder of a run"):
+        summarise(RunFolder(tmp_path))
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run.json:1: not JSON"):
+        summarise(RunFolder(tmp_path))
+
+
+def test_visible_keeps_what_can_be_read() -> None:
+    assert visible("def f():\n\treturn 'é漢🙂'") == "def f():\n\treturn 'é漢🙂'"
+    assert visible("\x00\r\x9b\u200b\ud800") == "\\x00\\r\\x9b\\u200b\\ud800"
+
+
+def test_errors_of_syntax_are_told_apart() -> None:
+    row = {"outcomes": {"passed": 5, "error": 4, "failed": 2}, "syntax": 3}
+    assert outcome_mix(row) == [("passed", 5), ("does not compile", 3), ("failed", 2), ("error", 1)]
+    assert outcome_mix({}) == []
+
+
+def test_progress_is_plain_lines_in_a_file_and_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plum_core.rounds.display.PLAIN_EVERY_S", 0.0)
+    plain, live = io.StringIO(), io.StringIO()
+    for out, options in ((plain, {}), (live, {"force_terminal": True})):
+        with Display(Console(file=out, width=120, **options)) as display:  # type: ignore[arg-type]
+            display.stage(1, "training", "steps")
+            display.progress(1, 4, {"loss": 0.5, "rewards/margins": 0.25})
+            display.finished(1, "training", 2.0, {"steps": 4, "loss": 0.25})
+    assert plain.getvalue().splitlines()[0].startswith("round 1: training: 1 of 4 loss 0.500, margin +0.250, ")
+    assert plain.getvalue().splitlines()[1] == "round 1: training: 4 steps, loss 0.250 in 2.0 s"
+    assert "\x1b" not in plain.getvalue() and "\x1b" in live.getvalue()

@@ -149,7 +149,7 @@ class Executor:
             "entry": program.extra.get("entry_point"),
             "limits": limits.as_dict(),
         }
-        return _Job(program, message, 60.0 + runs * 21 * (limits.cpu_s + limits.wall_s))
+        return _Job(program, message, 60.0 + runs * (60.0 + 21 * (limits.cpu_s + limits.wall_s)))
 
     def _send(self, slot: _Slot, job: _Job) -> None:
         job.attempts += 1

@@ -296,7 +296,7 @@ HONEST = [
            ("assert f() == '\\ud83d\\ude00'", "assert f() != '\\U0001f600'")),
     Attack("big_int", "an integer of 3000 digits", PASS, "def f(): return 7 ** 3500\n", ("assert f() == 7 ** 3500",)),
     Attack("shadowing", "a function named like one of Python's", PASS, "def sum(a, b): return a + b\n",
-           ("assert sum(1, 2) == 3", "assert sum(4, 4) == 8")),
+           ("assert sum(1, 2) == 3", "def check(candidate):\n    assert sum(4, 4) == 8\ncheck(sum)")),
     Attack("crlf", "line ends of another system", PASS, "def f(a, b):\r\n    return a + b\r\n", SUM),
     Attack("random", "seeded alike in every child", PASS, "import random\ndef f(): return random.random()\n",
            ("assert 0 <= f() < 1",)),

@@ -200,7 +200,7 @@ def test_limits_are_checked(value: object) -> None:
 
 
 def test_a_program_with_honest_load_is_no_timeout_on_a_busy_machine() -> None:
-    """Four times as many workers as processors, each burning most of its CPU limit: wall time must not count."""
+    """Many more workers than processors, each burning half of its CPU limit: time in the queue must not count."""
     burn = BURN.format(0.1)
     with Executor(workers=8, limits=Limits(cpu_s=0.4, wall_s=0.3)) as busy:
         verdicts = list(busy.run(Program(id=str(i), code=burn, tests=TESTS) for i in range(24)))

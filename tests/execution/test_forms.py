@@ -36,6 +36,8 @@ def positive(x):
     if x < 0: raise ValueError("negative value")
     return x
 def build(v): return Node(v)
+def check(x): return 4
+def items(s): return list(s)
 def table(n): return {i: str(i) for i in range(n)}
 """
 
@@ -58,6 +60,11 @@ PAIRS = {
         "def check(candidate):\n    assert candidate(x=2) == 4\ncheck(Solution().double)",
         "def check(candidate):\n    assert candidate(x=2) == 5\ncheck(Solution().double)",
     ),
+    "check_of_its_own": (
+        "def check(x):\n    assert x is double or True\ncheck(double)",
+        "def check(candidate):\n    assert check(2) == 4\ncheck(double)",  # calls itself, not the program's check
+    ),
+    "set_order": ("assert items({12, 13, 14, 15, 16}) == list({12, 13, 14, 15, 16})", "assert items({1, 2}) == [2, 1]"),
     "in_place": ("x = [1, 2]\nreverse(x)\nassert x == [2, 1]", "x = [1, 2]\nreverse(x)\nassert x == [1, 2]"),
     "in_place_deep": ("x = [[0]]\nrows(x)\nassert x == [[0, 1], [2]]", "x = [[0]]\nrows(x)\nassert x == [[0]]"),
     "generator": ("assert list(numbers(3)) == [0, 1, 2]", "assert list(numbers(3)) == [0, 1]"),

@@ -189,7 +189,12 @@ TYPES: dict[str, type] = {
 def literal(node: ast.expr) -> Any:
     """The value of a constant expression. Raises Unsupported for anything else."""
     try:
-        return ast.literal_eval(node)
+        value = ast.literal_eval(node)
+        if any(isinstance(part, ast.Set) for part in ast.walk(node)):
+            # the same constants by the compiler: a set then iterates in the order that it has in a program
+            expression = ast.fix_missing_locations(ast.Expression(node))
+            return eval(compile(expression, "<constant>", "eval"), {"__builtins__": {}})
+        return value
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise Unsupported("not a constant") from None
 

@@ -82,12 +82,15 @@ class _Splitter:
         self.calls: list[list[Any]] = []
         self.bind: dict[str, str] = {}
         self.entries = entries  # the functions under test; empty: any name that is not Python's own
+        self._own: frozenset[str] = frozenset()  # what the test at hand defines itself
 
     def test(self, source: str) -> list[Check] | None:
         """The checks of one test string, or None when it has another form."""
         before = len(self.calls), dict(self.bind)
         try:
-            return [self._check(statement) for statement in self._asserts(ast.parse(source).body)]
+            tree = ast.parse(source)
+            self._own = _defined(tree)
+            return [self._check(statement) for statement in self._asserts(tree.body)]
         except (Unsupported, SyntaxError, ValueError, RecursionError, MemoryError):
             del self.calls[before[0] :]
             self.bind = before[1]
@@ -157,7 +160,7 @@ class _Splitter:
     def _is_programs(self, function: ast.expr) -> bool:
         """``f``, ``Class.method`` and ``Class(...).method``. The expected side of a test must not be among them."""
         root = _root(function)
-        if root is None:
+        if root is None or root in self._own:
             return False
         if self.entries:
             return root in self.entries or root in self.bind
@@ -169,8 +172,11 @@ class _Splitter:
 
 
 def _spell(node: ast.Call, lazy: bool) -> list[Any]:
-    """The call as the child reads it: plain arguments as data, anything else as an expression's source."""
-    if isinstance(node.func, ast.Name):
+    """The call as the child reads it: plain arguments as data, anything else as an expression's source.
+
+    A set goes as source: the order in which it iterates depends on how it was built.
+    """
+    if isinstance(node.func, ast.Name) and not any(isinstance(part, ast.Set) for part in ast.walk(node)):
         try:
             args = [literal(arg) for arg in node.args]
             kwargs = {keyword.arg: literal(keyword.value) for keyword in node.keywords if keyword.arg is not None}
@@ -219,11 +225,26 @@ def _imports_only(setup: str) -> bool:
     return all(isinstance(statement, (ast.Import, ast.ImportFrom)) or _idle(statement) for statement in body)
 
 
+def _defined(tree: ast.Module) -> frozenset[str]:
+    """Functions and classes that a test defines itself."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, kinds))
+
+
 def _called(source: str) -> list[str]:
-    """Roots of the calls of one test, in order of appearance."""
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    """Roots of the calls of one test, in order of appearance, and what is handed to a function of the test's own."""
+    tree = ast.parse(source)
+    own = _defined(tree)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     calls.sort(key=lambda node: (node.lineno, node.col_offset))
-    return [root for root in map(lambda node: _root(node.func), calls) if root is not None]
+    roots: list[str] = []
+    for node in calls:
+        root = _root(node.func)
+        if root in own:
+            roots += [arg.id for arg in node.args if isinstance(arg, ast.Name)]
+        elif root is not None:
+            roots.append(root)
+    return roots
 
 
 def _entries(tests: Sequence[str]) -> frozenset[str]:

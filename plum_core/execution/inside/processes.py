@@ -18,12 +18,16 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from plum_core.execution.inside import frames
 from plum_core.execution.inside.zygote import ANSWER, LIBRARY, REQUEST, STILL_ALIVE, Reaped
 
-STARVED = 20  # times the wall limit; after that a child that neither ran nor slept is our failure
+# A child that could not run for so long, in seconds or in wall limits, is our failure.
+STARVED = 20
+STARVED_S = 60.0
+RECHECK_S = 0.05
 _RECEIVE = 1 << 16
 _decode = json.JSONDecoder().decode
 
@@ -123,6 +127,25 @@ def _cpu_clock(pid: int) -> int:
     return (~pid << 3) | 2
 
 
+def _queued_s(pid: int) -> float:
+    """Seconds for which a process has waited for a processor; 0 where the kernel does not keep count."""
+    with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/schedstat", "rb") as file:
+        return int(file.read().split()[1]) / 1e9
+    return 0.0
+
+
+@cache
+def _own_schedstat() -> int:
+    return os.open("/proc/self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _own_queued_s() -> float:
+    """The same of this process; asked for at each job, so its file stays open."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(os.pread(_own_schedstat(), 100, 0).split()[1]) / 1e9
+    return 0.0
+
+
 class Child:
     """One confined child. The pid stays valid until ``finish``: only the zygote reaps, and only when asked."""
 
@@ -136,12 +159,14 @@ class Child:
         self._received = 0
         self._cpu_before = 0.0
         self._waited = 0.0
+        self._own_queue = 0.0  # what this process had waited for a processor when the job began
         self.limits: dict[str, Any] = {}
 
     def start(self, job: bytes, limits: dict[str, Any], files: Sequence[int] = ()) -> None:
         """Set the job's limits and hand it over; ``files`` are descriptors that follow it."""
         self.limits = limits
         self._cpu_before = self.cpu_s()
+        self._own_queue = _own_queued_s()
         seconds = math.ceil(limits["cpu_s"] + self._cpu_before) + 1
         try:
             for name, value in (
@@ -227,7 +252,8 @@ class Child:
         began = time.monotonic()
         left = min(cpu_s - self.used_cpu_s(), wall_s - self._waited)
         while True:
-            ready = poll.poll(max(1.0, left * 1000 + 1))
+            # when the time is up, look once more: this process may have been late itself
+            ready = poll.poll(max(1.0, left * 1000 + 1)) or poll.poll(0)
             if any(fd == self._parent for fd, _ in ready):
                 raise ParentGone
             used = self.used_cpu_s()
@@ -237,21 +263,28 @@ class Child:
             if ready:
                 self._waited = waited
                 return
-            asleep = waited - used - self._queued_s(waited)
-            if asleep >= wall_s:
-                raise Ending("timeout", f"asleep for more than {wall_s:g} seconds")
-            if waited > STARVED * wall_s + cpu_s:
-                raise SandboxFault("a child was starved of processor time")
-            left = min(cpu_s - used, wall_s - asleep)
+            left = min(cpu_s - used, self._sleep_left(waited - used))
 
-    def _queued_s(self, waited: float) -> float:
-        """Seconds for which the child waited for a processor; all of ``waited`` where only its state is known."""
-        folder = f"/proc/{self.pid}"
-        with suppress(OSError, ValueError, IndexError), open(f"{folder}/schedstat", "rb") as file:
-            return int(file.read().split()[1]) / 1e9
-        with suppress(OSError, IndexError), open(f"{folder}/stat", "rb") as file:
-            return waited if file.read().rpartition(b")")[2].split()[0] == b"R" else 0.0
-        return 0.0
+    def _sleep_left(self, off_cpu: float) -> float:
+        """Seconds that the child may still sleep, of ``off_cpu`` seconds in which it did not run.
+
+        Not counted: its waiting for a processor, and ours, in which it may have waited for us. The kernel books a
+        wait when it ends, so a child that is runnable now is asked again a little later.
+        """
+        wall_s = self.limits["wall_s"]
+        if self._runnable():
+            if off_cpu > max(STARVED * wall_s, STARVED_S):
+                raise SandboxFault("a child was starved of processor time")
+            return RECHECK_S
+        asleep = off_cpu - _queued_s(self.pid) - (_own_queued_s() - self._own_queue)
+        if asleep >= wall_s:
+            raise Ending("timeout", f"asleep for more than {wall_s:g} seconds")
+        return max(RECHECK_S, wall_s - asleep)
+
+    def _runnable(self) -> bool:
+        with suppress(OSError, IndexError), open(f"/proc/{self.pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"R"
+        return False
 
     def finish(self, *, closed: bool) -> Reaped:
         """Kill, reap and close; ``closed``: the child closed its side, so find out how it ended."""

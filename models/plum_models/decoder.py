@@ -166,8 +166,9 @@ class Decoder(nn.Module):
 
 def joined(linears: Sequence[nn.Linear]) -> Joined:
     """Linear layers of one input as a single one: fewer and larger matrix products."""
-    biases = [linear.bias for linear in linears if linear.bias is not None]
-    return torch.cat([linear.weight for linear in linears]), torch.cat(biases) if biases else None
+    biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
+    weights: list[Tensor] = [linear.weight for linear in linears]
+    return torch.cat(weights), torch.cat(biases) if biases else None
 
 
 @torch.no_grad()
@@ -179,6 +180,7 @@ def for_inference(decoder: Decoder) -> Decoder:
     shared = {id(p): p for p in decoder.parameters()}  # what deepcopy takes for copied already
     twin = copy.deepcopy(decoder, shared)
     for layer in twin.layers:
+        assert isinstance(layer, Layer)  # a ModuleList has no types of its own
         attention, mlp = layer.self_attn, layer.mlp
         attention.joined = joined([attention.q_proj, attention.k_proj, attention.v_proj])
         mlp.joined = joined([mlp.gate_proj, mlp.up_proj])

@@ -28,6 +28,10 @@ class DecoderConfig:
     tie_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if not value > 0 and value is not False:
+                raise ValueError(f"{name} must be above 0, got {value}")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "

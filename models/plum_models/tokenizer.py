@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as RustTokenizer
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
+TRAVELLING = ("generation_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
 class Tokenizer:
@@ -26,8 +27,13 @@ class Tokenizer:
         eos_token_ids: Iterable[int],
         pad_token_id: int | None = None,
         bos_token_id: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        other_files: Mapping[str, bytes] | None = None,
     ) -> None:
+        """settings: of tokenizer_config.json. other_files: what else travels with a checkpoint, by name."""
         self.inner = inner
+        self.settings = dict(settings or {"tokenizer_class": "PreTrainedTokenizerFast"})
+        self.other_files = dict(other_files or {})
         eos = list(eos_token_ids)
         if not eos:
             raise ValueError("a tokenizer needs at least one end-of-sequence id: without one, no sample ever stops")
@@ -85,24 +91,27 @@ class Tokenizer:
             found = _json(folder / name).get("eos_token_id")
             eos += found if isinstance(found, list) else [found] if found is not None else []
         eos += _ids(inner, settings, "eos_token")
+        if not eos:
+            raise ValueError(
+                f"{folder}: config.json, generation_config.json and tokenizer_config.json name no end-of-sequence id: "
+                "without one no sample ever stops; add eos_token_id to config.json"
+            )
         return cls(
             inner,
             eos_token_ids=list(dict.fromkeys(eos)),
             pad_token_id=next(iter(_ids(inner, settings, "pad_token")), None),
             bos_token_id=next(iter(_ids(inner, settings, "bos_token")), None),
+            settings=settings,
+            other_files={name: (folder / name).read_bytes() for name in TRAVELLING if (folder / name).is_file()},
         )
 
     def files(self) -> dict[str, bytes]:
         """The tokenizer's files in Hugging Face's layout, by name."""
-        settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-        for key, token in (
-            ("eos", self.eos_token_id),
-            ("pad", self.pad_token_id),
-            ("bos", self.bos_token_id),
-        ):
+        settings = dict(self.settings)
+        for key, token in (("eos", self.eos_token_id), ("pad", self.pad_token_id), ("bos", self.bos_token_id)):
             if token is not None:
-                settings[f"{key}_token"] = self.inner.id_to_token(token)
-        return {
+                settings.setdefault(f"{key}_token", self.inner.id_to_token(token))
+        return self.other_files | {
             "tokenizer.json": self.inner.to_str(pretty=False).encode(),
             "tokenizer_config.json": (json.dumps(settings, indent=2) + "\n").encode(),
         }

@@ -81,8 +81,11 @@ class Rounds:
         if self.world.is_main:
             self.folder.hold()
             self.folder.sweep()
+            identity = self.source.identity()
+            if self.config.off_policy:
+                identity["off_policy"] = self.engine.policy(self.config.off_policy).fingerprint
             policy = self.engine.policy(self.config.policy)
-            identity = {"policy": policy.fingerprint, **self.source.identity()}
+            identity["policy"] = policy.fingerprint
             about = {"argv": list(self.argv), "note": self.source.note, "parameters": policy.parameters}
             self.folder.begin(self.config, identity, INCIDENTAL, about)
         self.world.barrier()

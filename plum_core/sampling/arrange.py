@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ENTRY_COST = 1  # in slots: what reading a prompt's keys and values once costs beside the work of its slots
+ENTRY_COST = 1  # in slots: reading a prompt's keys and values once, beside the work of its slots
 
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """prompts: the prompt of each of N entries. width: K. slots: for each row its slot in [0, N * K), rising."""
+    """prompts: the prompt of each of N entries. width: K. slots: of each row, in [0, N * K)."""
 
     prompts: list[int]
     width: int
@@ -27,24 +27,26 @@ class Arrangement:
 
 
 def arrange(owners: Sequence[int]) -> Arrangement:
-    """The cheapest arrangement of rows whose prompts are ``owners``, which must stand grouped (1, 1, 0, 0, 0, 4)."""
+    """The cheapest arrangement of rows whose prompts are ``owners``."""
     counts = Counter(owners)
-    width = min(sorted({*counts.values(), *_halvings(max(counts.values()))}), key=lambda k: _cost(counts, k))
+    width = min(
+        _widths(max(counts.values())), key=lambda k: sum(-(-n // k) for n in counts.values()) * (k + ENTRY_COST)
+    )
     prompts: list[int] = []
-    slots: list[int] = []
-    for prompt, count in counts.items():  # in order of first appearance
-        start = len(prompts) * width
-        slots += range(start, start + count)
+    free: dict[int, int] = {}
+    for prompt, count in counts.items():
+        free[prompt] = len(prompts) * width
         prompts += [prompt] * -(-count // width)
+    slots = []
+    for prompt in owners:
+        slots.append(free[prompt])
+        free[prompt] += 1
     return Arrangement(prompts, width, slots)
 
 
-def _cost(counts: Counter[int], width: int) -> int:
-    return sum(-(-count // width) for count in counts.values()) * (width + ENTRY_COST)
-
-
-def _halvings(count: int) -> list[int]:
-    out = [count]
+def _widths(most: int) -> list[int]:
+    """The largest count and its halvings: 20, 10, 5, 3, 2, 1."""
+    out = [most]
     while out[-1] > 1:
         out.append(-(-out[-1] // 2))
     return out

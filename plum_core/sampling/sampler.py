@@ -2,19 +2,18 @@
 
 Samples enter in cohorts: as soon as a cohort's worth of rows is free (an eighth of ``max_rows``), the next prompts
 are prefilled, each once, and their samples join the batch. A finished sample leaves the batch in the same step. So
-projections, MLP and head run on live rows alone, whatever their cohort; attention runs cohort by cohort.
+every product of a step runs on live rows alone, whatever their cohort.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from plum_core.sampling.cohort import Cohort
+from plum_core.sampling.cache import Cache
 from plum_core.sampling.draw import draw_tokens
 from plum_core.sampling.params import Completion, Request, SamplingParams
 from plum_core.sampling.plan import Piece, plan
@@ -97,9 +96,9 @@ class _Batch:
         self.decoder = for_inference(sampler.decoder)
         device = self.decoder.head_weight.device
         self.waiting = plan(requests, sampler.cohort_rows)
-        self.prefilled: dict[int, Prompts] = {}  # by request, while pieces of it wait
-        self.cohorts: list[Cohort] = []
+        self.prefilled: dict[int, tuple[Prompts, Tensor]] = {}  # by request, while pieces of it wait
         rows = min(sampler.max_rows, sum(len(r.seeds) for r in requests))
+        self.cache = Cache(self.decoder.config, rows, self.decoder.head_weight)
         self.free = list(range(rows))[::-1]  # places in the tables of what was drawn
         self.ids = torch.zeros((rows, params.max_new_tokens), dtype=torch.int64, device=device)
         self.logprobs = torch.zeros((rows, params.max_new_tokens), device=device)
@@ -110,18 +109,18 @@ class _Batch:
 
     @property
     def busy(self) -> bool:
-        return bool(self.waiting or self.cohorts)
+        return bool(self.waiting or self.cache.owners)
 
     def advance(self) -> list[Completion]:
         """Let in what fits, then draw one token for every live row; the samples that this finished."""
         done: list[Completion] = []
         while self.waiting and sum(map(len, self.waiting[0])) <= len(self.free):
             done += self._admit(self.waiting.popleft())
-        return done + self._step() if self.cohorts else done
+        return done + self._step() if self.cache.owners else done
 
     def _admit(self, pieces: Sequence[Piece]) -> list[Completion]:
         """A cohort joins the batch; its samples' first tokens come from the state after their prompts."""
-        prompts = self._prefill(pieces)
+        prompts, states = self._prefill(pieces)
         owners = [row for row, piece in enumerate(pieces) for _ in piece.indices]
         samples = [(piece.request, index) for piece in pieces for index in piece.indices]
         places = [self.free.pop() for _ in samples]
@@ -133,10 +132,10 @@ class _Batch:
         new[4] = torch.tensor(places)
         before = self.state.shape[1]
         self.state = torch.cat((self.state, new), 1)
-        self.cohorts.append(Cohort(prompts, owners))
-        return self._take(prompts.hidden[rows], before)
+        self.cache.admit(prompts, owners)
+        return self._take(states[rows], before)
 
-    def _prefill(self, pieces: Sequence[Piece]) -> Prompts:
+    def _prefill(self, pieces: Sequence[Piece]) -> tuple[Prompts, Tensor]:
         """The pieces' prompts; a request in several pieces is kept from the first to the last."""
         number = pieces[0].request_number
         prompts = self.prefilled.pop(number, None)
@@ -149,18 +148,11 @@ class _Batch:
         return prompts
 
     def _step(self) -> list[Completion]:
-        for cohort in self.cohorts:
-            cohort.begin_step()
-        hidden = self.decoder(self.state[0].unsqueeze(-1), self.state[1].unsqueeze(-1), self._attend)
+        self.cache.begin_step()
+        hidden = self.decoder(self.state[0].unsqueeze(-1), self.state[1].unsqueeze(-1), self.cache.attend)
         self.stats.decode_steps += 1
         self.stats.decode_tokens += self.state.shape[1]
         return self._take(hidden[:, 0], 0)
-
-    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        sizes = [len(cohort) for cohort in self.cohorts]
-        q = q * q.shape[-1] ** -0.5
-        parts = zip(self.cohorts, *(t.squeeze(1).split(sizes) for t in (q, k, v)), strict=True)
-        return torch.cat([cohort.attend(layer, *qkv) for cohort, *qkv in parts]).unsqueeze(1)
 
     def _take(self, hidden: Tensor, first: int) -> list[Completion]:
         """Draw the next token of the rows from ``first`` on; release those that are finished."""
@@ -200,16 +192,12 @@ class _Batch:
         return out
 
     def _release(self, finished: list[int]) -> None:
+        """Live rows from the end take the places of finished ones."""
         gone = set(finished)
-        start, kept, cohorts = 0, [], []
-        for cohort in self.cohorts:
-            stop = start + len(cohort)
-            rows = [row for row in range(start, stop) if row not in gone]
-            if rows:
-                cohorts.append(cohort)
-                if len(rows) < len(cohort):
-                    cohort.keep([row - start for row in rows])
-            kept += rows
-            start = stop
-        self.cohorts = cohorts
-        self.state = self.state[:, torch.tensor(kept, dtype=torch.int64, device=self.state.device)]
+        live = self.state.shape[1] - len(gone)
+        holes = [row for row in finished if row < live]
+        movers = [row for row in range(live, self.state.shape[1]) if row not in gone]
+        if holes:
+            self.state[:, holes] = self.state[:, movers]
+        self.state = self.state[:, :live]
+        self.cache.release(holes, movers, live)

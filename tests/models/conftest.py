@@ -1,0 +1,101 @@
+"""Random-weight checkpoints, made by transformers and by us."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import transformers
+
+from plum_models import Decoder, DecoderConfig, Tokenizer
+
+TEXTS = ["def f(x):\n    return x + 12\n", "Return the sum of the squares of the even numbers in nums.", "café ☕ 日本"]
+SIZES = dict(
+    vocab_size=320,
+    hidden_size=48,
+    intermediate_size=80,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=256,
+    bos_token_id=None,
+    pad_token_id=None,
+    eos_token_id=0,
+)
+LAYOUTS = {
+    "llama": (transformers.LlamaConfig, {}),
+    "llama-tied-mha": (transformers.LlamaConfig, dict(tie_word_embeddings=True, num_key_value_heads=4)),
+    "llama-biases-head_dim": (transformers.LlamaConfig, dict(attention_bias=True, mlp_bias=True, head_dim=16)),
+    "llama-theta-mqa": (
+        transformers.LlamaConfig,
+        dict(rope_parameters={"rope_type": "default", "rope_theta": 500.0}, num_key_value_heads=1, rms_norm_eps=1e-3),
+    ),
+    "qwen2": (transformers.Qwen2Config, {}),
+    "qwen2-tied": (transformers.Qwen2Config, dict(tie_word_embeddings=True)),
+}
+
+
+def randomise(model: torch.nn.Module) -> None:
+    """Weights at which every part matters: no zero biases, no norm scales of one."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 1:
+                weight.normal_(1.0 if "norm" in name else 0.0, 0.3)
+            else:
+                weight.normal_(0.0, 0.7 / weight.shape[-1] ** 0.5)
+
+
+def reference_model(layout: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    cls, changes = LAYOUTS[layout]
+    config = cls(**SIZES | changes)
+    config._attn_implementation = "eager"
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    randomise(model)
+    return model
+
+
+def small_tokenizer() -> Tokenizer:
+    return Tokenizer.train(TEXTS * 4, 320)
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def hf_folder(tmp_path: Path) -> Callable[..., Path]:
+    """``hf_folder(model)``: a checkpoint folder as transformers writes it, our tokenizer's files added."""
+
+    def write(model: torch.nn.Module, **options: object) -> Path:
+        folder = tmp_path / "hf"
+        model.save_pretrained(folder, **options)
+        for name, content in small_tokenizer().files().items():
+            (folder / name).write_bytes(content)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def make() -> SimpleNamespace:
+    def decoder(**changes: object) -> Decoder:
+        torch.manual_seed(0)
+        sizes = dict(
+            vocab_size=320,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+        )
+        out = Decoder(DecoderConfig(**sizes | changes))
+        randomise(out)
+        return out
+
+    return SimpleNamespace(decoder=decoder, tokenizer=small_tokenizer, reference=reference_model, texts=TEXTS)

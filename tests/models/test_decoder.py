@@ -1,0 +1,106 @@
+"""The decoder against transformers' on the same random weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+
+from plum_models import DecoderConfig, load_decoder
+from plum_models.decoder import for_inference
+
+LENGTHS = [1, 2, 17, 130]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_logits_equal_transformers(make, hf_folder, layout, length):
+    model = make.reference(layout)
+    decoder = load_decoder(hf_folder(model))
+    ids = torch.randint(0, 320, (2, length))
+    with torch.no_grad():
+        torch.testing.assert_close(decoder.logits(decoder(ids)), model(ids).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_equal_transformers(make, hf_folder, layout):
+    model = make.reference(layout)
+    decoder = load_decoder(hf_folder(model))
+    ids = torch.randint(0, 320, (2, 17))
+    model(ids).logits.logsumexp(-1).mean().backward()
+    decoder.logits(decoder(ids)).logsumexp(-1).mean().backward()
+    theirs = {name.removeprefix("model."): p.grad for name, p in model.named_parameters()}
+    ours = dict(decoder.named_parameters())
+    assert set(ours) == set(theirs)
+    for name, parameter in ours.items():
+        assert theirs[name].abs().max() > 0, name
+        torch.testing.assert_close(parameter.grad, theirs[name], rtol=1e-4, atol=1e-6)
+
+
+def test_bf16_is_within_the_error_of_transformers_bf16(make, hf_folder, layout):
+    model = make.reference(layout)
+    decoder = load_decoder(hf_folder(model), dtype=torch.bfloat16)
+    ids = torch.randint(0, 320, (2, 17))
+    with torch.no_grad():
+        exact = model(ids).logits
+        plain = (model.bfloat16()(ids).logits.float() - exact).abs()
+        ours = (decoder.logits(decoder(ids)).float() - exact).abs()
+    assert plain.max() > 1e-3  # bf16 was really used
+    assert ours.mean() <= 1.1 * plain.mean() + 1e-3
+    assert ours.max() <= 1.5 * plain.max() + 1e-2
+
+
+def test_right_padding_changes_nothing_before_it(make):
+    decoder = make.decoder()
+    ids = torch.randint(0, 320, (1, 9))
+    padded = torch.cat((ids, torch.zeros(1, 5, dtype=torch.int64)), 1)
+    torch.testing.assert_close(decoder(padded)[:, :9], decoder(ids), rtol=1e-6, atol=1e-6)
+
+
+def test_positions_are_taken_from_the_caller(make):
+    decoder = make.decoder()
+    ids = torch.randint(0, 320, (2, 6))
+    explicit = torch.arange(6).expand(2, 6)
+    assert torch.equal(decoder(ids, explicit), decoder(ids))
+    stretched = decoder(ids, explicit * 2)
+    assert not torch.allclose(stretched, decoder(ids), atol=1e-3)
+    shifted = decoder(ids, explicit + 40)  # rotary positions are relative
+    torch.testing.assert_close(shifted, decoder(ids), rtol=1e-3, atol=1e-4)
+
+
+def test_for_inference_is_the_same_function_on_copies(make, layout, hf_folder):
+    decoder = load_decoder(hf_folder(make.reference(layout)))
+    ids = torch.randint(0, 320, (2, 17))
+    before = decoder(ids).detach()
+    twin = for_inference(decoder)
+    torch.testing.assert_close(twin(ids), before, rtol=1e-5, atol=1e-5)
+    assert twin.head_weight is decoder.head_weight and decoder.layers[0].self_attn.joined is None
+    with torch.no_grad():
+        decoder.layers[0].self_attn.q_proj.weight.zero_()
+    assert not torch.allclose(decoder(ids), before, atol=1e-3)
+    torch.testing.assert_close(twin(ids), before, rtol=1e-5, atol=1e-5)
+
+
+def test_tied_and_untied_heads(make):
+    tied, untied = make.decoder(), make.decoder(tie_word_embeddings=False)
+    assert tied.head_weight is tied.embed_tokens.weight
+    assert untied.head_weight is untied.lm_head.weight
+    assert {n for n, _ in untied.named_parameters()} - {n for n, _ in tied.named_parameters()} == {"lm_head.weight"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(num_attention_heads=4, num_key_value_heads=3), r"num_attention_heads \(4\) must be a multiple of"),
+        (dict(head_dim=7), "head_dim must be even"),
+        (dict(num_key_value_heads=0), "num_key_value_heads must be above 0, got 0"),
+        (dict(vocab_size=-2), "vocab_size must be above 0, got -2"),
+    ],
+)
+def test_sizes_that_make_no_decoder_are_refused(make, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make.decoder(**changes)
+
+
+def test_config_holds_what_transformers_calls_by_the_same_name():
+    theirs = transformers.LlamaConfig().to_dict()
+    ours = set(DecoderConfig.__dataclass_fields__) - {"attention_out_bias", "rope_theta"}
+    assert ours <= set(theirs)

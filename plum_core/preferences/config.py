@@ -14,6 +14,8 @@ class SelectionConfig:
     """Most pairs of one instruction."""
     max_labels: int = 8
     """Most labelled completions of one instruction and verdict (for objectives that learn from single labels)."""
+    max_total: int | None = None
+    """Most pairs or labels of a round, drawn over all instructions: for runs that are compared at one size."""
     choice: Literal["nearest", "random", "hardest"] = "nearest"
     """Pairs that come first: the fewest token edits apart, any, or the failing program that passes most tests."""
     labels: Literal["verdict", "random"] = "verdict"
@@ -27,6 +29,8 @@ class SelectionConfig:
         for name in ("max_pairs", "max_labels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.max_total is not None and self.max_total < 1:
+            raise ValueError(f"max_total must be >= 1 or unset, got {self.max_total}")
         for name, known in (("choice", ("nearest", "random", "hardest")), ("labels", ("verdict", "random"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -52,5 +56,5 @@ class PreferenceCounts:
     unrunnable: int = 0  # does not compile
     chosen: int = 0  # distinct programs that could be chosen
     rejected: int = 0
-    capped: int = 0  # possible pairs or labels beyond the cap
+    capped: int = 0  # possible pairs or labels beyond the caps
     kept: int = 0  # pairs or labels

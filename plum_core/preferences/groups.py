@@ -7,11 +7,13 @@ import random
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from plum_core.preferences.config import PreferenceCounts, SelectionConfig
-from plum_core.records import Instruction, Outcome, Sample, Verdict
+from plum_core.records import Instruction, Label, Outcome, Pair, Sample, Verdict
 from plum_core.seeds import coordinate_seed
 
+T = TypeVar("T", Pair, Label)
 MAX_PARSED_CHARS = 1 << 16  # a longer program is compared as text
 
 
@@ -59,6 +61,17 @@ def make_groups(
                     group = _shuffled(group, coordinate_seed(seed, "random labels", instruction.id))
                 groups.append(group)
     return groups, counts
+
+
+def draw_total(records: list[T], config: SelectionConfig, counts: PreferenceCounts, seed: int) -> list[T]:
+    """``max_total`` of the pairs or labels in their order, all equally likely to stay."""
+    total = len(records) if config.max_total is None else min(config.max_total, len(records))
+    if total < len(records):
+        counts.capped += len(records) - total
+        stay = random.Random(coordinate_seed(seed, "total")).sample(range(len(records)), total)
+        records = [records[i] for i in sorted(stay)]
+    counts.kept = total
+    return records
 
 
 def verdict_id(sample: Sample) -> str:

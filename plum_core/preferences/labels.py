@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Sequence
 
 from plum_core.preferences.config import PreferenceCounts, SelectionConfig
-from plum_core.preferences.groups import Candidate, make_groups
+from plum_core.preferences.groups import Candidate, draw_total, make_groups
 from plum_core.records import Instruction, Label, Sample, Verdict
 from plum_core.rounds.prompts import render_prompt
 from plum_core.seeds import coordinate_seed
@@ -29,8 +29,7 @@ def make_labels(
             kept = _capped(side, config.max_labels, coordinate_seed(seed, "labels", group.instruction.id, str(wanted)))
             counts.capped += len(side) - len(kept)
             labels += [_label(group.instruction, candidate, wanted) for candidate in kept]
-    counts.kept = len(labels)
-    return labels, counts
+    return draw_total(labels, config, counts, seed), counts
 
 
 def _capped(side: Sequence[Candidate], most: int, seed: int) -> list[Candidate]:

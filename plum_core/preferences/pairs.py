@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from plum_core.preferences.config import PreferenceCounts, SelectionConfig
 from plum_core.preferences.distance import edit_distance
-from plum_core.preferences.groups import Candidate, Group, make_groups
+from plum_core.preferences.groups import Candidate, Group, draw_total, make_groups
 from plum_core.records import Instruction, Pair, Sample, Verdict
 from plum_core.rounds.prompts import render_prompt
 from plum_core.seeds import coordinate_seed
@@ -22,7 +22,7 @@ def make_pairs(
     config: SelectionConfig,
     seed: int,
 ) -> tuple[list[Pair], PreferenceCounts]:
-    """Pairs by instruction, at most ``max_pairs`` each, and the count of what was left out and why.
+    """Pairs by instruction, at most ``max_pairs`` each and ``max_total`` in all, and the count of what was left out and why.
 
     Verdicts join samples by the id ``INSTRUCTION/INDEX``. Equal input and seed give equal pairs in equal order.
     Raises ValueError for a sample of an unknown instruction, or a sample or verdict that comes twice.
@@ -33,8 +33,7 @@ def make_pairs(
         matches = _matches(group, config, coordinate_seed(seed, "pairs", group.instruction.id))
         counts.capped += len(group.chosen) * len(group.rejected) - len(matches)
         pairs += [_pair(group.instruction, *match) for match in matches]
-    counts.kept = len(pairs)
-    return pairs, counts
+    return draw_total(pairs, config, counts, seed), counts
 
 
 def _matches(group: Group, config: SelectionConfig, seed: int) -> list[Match]:

@@ -213,6 +213,19 @@ def test_pairs_spread_over_programs_before_they_repeat_one() -> None:
     assert len(pairs_of(judged, max_pairs=20)[0]) == 9
 
 
+def test_a_total_is_drawn_over_all_instructions() -> None:
+    drawn = [sample(i, f"x = {i}", ids=(i,)) for i in range(6)]
+    judged = [(s, verdict(s, "passed" if s.index < 3 else "failed")) for s in drawn]
+    everything, _ = pairs_of(judged, max_pairs=9)
+    pairs, counts = pairs_of(judged, max_pairs=9, max_total=5)
+    assert (len(pairs), counts.kept, counts.capped) == (5, 5, 4)
+    places = [everything.index(p) for p in pairs]
+    assert places == sorted(places) and places != list(range(5))
+    assert pairs_of(judged, max_pairs=9, max_total=9)[0] == everything
+    with pytest.raises(ValueError, match="max_total must be >= 1 or unset, got 0"):
+        SelectionConfig(max_total=0)
+
+
 def test_what_cannot_be_joined_is_refused() -> None:
     one = sample(0, "x = 1")
     instruction = Instruction(id="t", prompt="")

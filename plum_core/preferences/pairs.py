@@ -22,7 +22,7 @@ def make_pairs(
     config: SelectionConfig,
     seed: int,
 ) -> tuple[list[Pair], PreferenceCounts]:
-    """Pairs by instruction, at most ``max_pairs`` each and ``max_total`` in all, and the count of what was left out and why.
+    """Pairs by instruction, at most ``max_pairs`` each and ``max_total`` in all; and what was left out and why.
 
     Verdicts join samples by the id ``INSTRUCTION/INDEX``. Equal input and seed give equal pairs in equal order.
     Raises ValueError for a sample of an unknown instruction, or a sample or verdict that comes twice.

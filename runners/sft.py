@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from plum_core.grammar import problems
-from plum_core.rounds.prompts import render_prompt
+from plum_core.prompts import render_prompt
 from plum_core.seeds import coordinate_seed
 from plum_core.settings import main
 from plum_core.training import Example, SftConfig, cycle, init_world, train_sft

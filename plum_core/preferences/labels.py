@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from plum_core.preferences.config import PreferenceCounts, SelectionConfig
 from plum_core.preferences.groups import Candidate, draw_total, make_groups
+from plum_core.prompts import render_prompt
 from plum_core.records import Instruction, Label, Sample, Verdict
-from plum_core.rounds.prompts import render_prompt
 from plum_core.seeds import coordinate_seed
 
 

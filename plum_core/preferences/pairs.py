@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from plum_core.preferences.config import PreferenceCounts, SelectionConfig
 from plum_core.preferences.distance import edit_distance
 from plum_core.preferences.groups import Candidate, Group, draw_total, make_groups
+from plum_core.prompts import render_prompt
 from plum_core.records import Instruction, Pair, Sample, Verdict
-from plum_core.rounds.prompts import render_prompt
 from plum_core.seeds import coordinate_seed
 
 Match = tuple[Candidate, Candidate]  # (chosen, rejected)

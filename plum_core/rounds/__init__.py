@@ -1,1 +1,1 @@
-"""The loop over the stages: prompts, sources of tasks, the run folder, the rounds and their report."""
+"""The loop over the stages: sources of tasks, the run folder, the rounds and their report."""

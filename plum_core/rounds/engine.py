@@ -12,9 +12,9 @@ import torch
 
 import plum_models
 from plum_core.execution import Executor
+from plum_core.prompts import encode_prompt
 from plum_core.records import Label, Pair, Program, Verdict
 from plum_core.rounds.config import ExecutionConfig
-from plum_core.rounds.prompts import encode_prompt
 from plum_core.sampling import Completion, Request, Sampler, SamplingParams
 from plum_core.training import Example, PreferenceConfig, World, train_round
 from plum_core.training.batches import plan_batches

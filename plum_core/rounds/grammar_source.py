@@ -11,8 +11,8 @@ from pathlib import Path
 
 from plum_core.execution import Executor
 from plum_core.grammar import problems
+from plum_core.prompts import render_prompt
 from plum_core.records import Instruction, TestSuite
-from plum_core.rounds.prompts import render_prompt
 from plum_core.rounds.sources import file_hash
 from plum_core.sampling import Sampler
 from plum_core.seeds import coordinate_seed

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from plum_core.preferences import verdict_id
+from plum_core.prompts import program_code, render_prompt
 from plum_core.records import Instruction, Outcome, Program, Sample, TestSuite, Verdict
 from plum_core.rounds.chunks import Tally
 from plum_core.rounds.engine import Engine, Policy
-from plum_core.rounds.prompts import program_code, render_prompt
 from plum_core.sampling import Completion, Request, SamplingParams
 from plum_core.seeds import coordinate_seed
 

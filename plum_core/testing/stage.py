@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from plum_core.execution import Executor
+from plum_core.prompts import program_code, render_prompt
 from plum_core.records import Instruction, Outcome, Program, TestSuite
-from plum_core.rounds.prompts import program_code, render_prompt
 from plum_core.sampling import Request, Sampler, SamplingParams
 from plum_core.seeds import coordinate_seed
 from plum_core.testing.agreement import agree

@@ -9,8 +9,8 @@ import pytest
 
 from plum_core.grammar import problems, split_of
 from plum_core.grammar.tasks import SPLITS, compile_solution
+from plum_core.prompts import render_prompt
 from plum_core.rounds.grammar_source import GrammarConfig, GrammarSource
-from plum_core.rounds.prompts import render_prompt
 
 
 @pytest.fixture(scope="module")

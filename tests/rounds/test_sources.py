@@ -8,9 +8,9 @@ import pytest
 from torch.distributed.run import get_args_parser
 
 from plum_core import settings
+from plum_core.prompts import program_code, render_prompt
 from plum_core.records import Instruction, TestSuite, write_jsonl
 from plum_core.rounds.config import EvaluationConfig, RunConfig
-from plum_core.rounds.prompts import program_code, render_prompt
 from plum_core.rounds.sources import JsonlSource, TasksConfig
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
+from plum_core.prompts import encode_prompt, render_prompt
 from plum_core.records import Instruction, TestSuite, write_jsonl
 from plum_core.rounds.config import DrawConfig, EvaluationConfig, ExecutionConfig, RunConfig
-from plum_core.rounds.prompts import encode_prompt, render_prompt
 from plum_core.rounds.sources import TasksConfig
 from plum_core.training import Example, OptimConfig, PreferenceConfig, SftConfig, cycle, train_sft
 from plum_models import Decoder, DecoderConfig, Tokenizer, save

@@ -25,7 +25,7 @@ LAUNCH = $(PY) $(if $(filter-out 1,$(NPROC)),runners/launch.py $(NPROC))
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 -- \2/p' $(MAKEFILE_LIST) | awk -F' -- ' '{printf "%-18s %s\n", $$1, $$2}'
 
-run: setup ## the main job on the embedded default: two rounds of PLUM on models/tiny (ARGS=--smoke for a short form)
+run: setup ## the main job on the embedded default: rounds of PLUM on models/tiny (ARGS=--smoke for a short form)
 	@$(LAUNCH) runners/plum.py --config $(CONFIG) $(ARGS)
 
 test: lint ## all set-up, then lint, types and every test (ARGS are pytest's)

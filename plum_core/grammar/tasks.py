@@ -17,7 +17,7 @@ from plum_core.records import Instruction
 from plum_core.seeds import coordinate_seed
 
 # of 100 compositions: what the policy was taught on, what PLUM learns on, what only evaluation sees
-SPLITS = {"sft": range(0, 55), "plum": range(55, 75), "heldout": range(75, 100)}
+SPLITS = {"sft": range(0, 40), "plum": range(40, 75), "heldout": range(75, 100)}
 MAX_OUTPUT_CHARS = 160
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from plum_kernels.logprob.blocked import blocked_logprob
 from plum_kernels.logprob.reference import reference_logprob
 
-BACKENDS = {"blocked": blocked_logprob, "reference": reference_logprob}
+BACKENDS = ("blocked", "reference", "triton")
 
 
 class LinearLogprob(NamedTuple):
@@ -48,7 +49,16 @@ def _check_options(temperature: float, softcap: float | None, backend: str) -> N
     if softcap is not None and not (math.isfinite(softcap) and softcap > 0):
         raise ValueError(f"softcap must be finite and > 0, got {softcap}; leave it None for no cap")
     if backend not in ("auto", *BACKENDS):
-        raise ValueError(f"backend must be one of auto, {', '.join(sorted(BACKENDS))}, got {backend!r}")
+        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {backend!r}")
+
+
+def _back_end(name: str) -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
+    """The function of that name. Triton is imported by those who ask for it: it takes a second."""
+    if name == "triton":
+        from plum_kernels.logprob.triton_backend import triton_logprob
+
+        return triton_logprob
+    return reference_logprob if name == "reference" else blocked_logprob
 
 
 def _check_range(targets: Tensor, vocabulary: int, ignore_index: int) -> None:
@@ -89,14 +99,15 @@ def linear_logprob(
     and bias from all three outputs with arbitrary upstream gradients; sums run in fp32. First order only.
 
     backend: "blocked" never holds more than a 2 MiB block of the (tokens, V) logits and makes each block
-    again in backward; "reference" is the definition and holds them all; "auto" is "blocked".
+    again in backward; "reference" is the definition and holds them all; "triton" (a GPU, no fp64) tiles them
+    in one kernel; "auto" is "blocked", until the Triton kernels have been timed on a GPU.
 
     Raises ValueError for shapes, dtypes, devices or options that do not fit, and for a target outside the
     vocabulary.
     """
     _check(hidden, weight, targets, bias)
     _check_options(temperature, softcap, backend)
-    compute = BACKENDS["blocked" if backend == "auto" else backend]
+    compute = _back_end(backend)
 
     x, y = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     scored = (y != ignore_index).nonzero().squeeze(1)

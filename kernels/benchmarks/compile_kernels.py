@@ -1,0 +1,130 @@
+"""Every Triton kernel compiled ahead of time for every target, without a GPU: registers, spills, shared memory.
+
+    python kernels/benchmarks/compile_kernels.py                 # all targets, prints the table and writes it down
+    python kernels/benchmarks/compile_kernels.py --targets sm_90
+
+Exits 1 where a kernel spills or wants more shared memory than its target has.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import triton
+import tyro
+from triton.backends import nvidia
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
+from plum_kernels.logprob.triton_backend import TILES
+from plum_kernels.logprob.triton_kernels import tile_gradient, tile_statistics
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}  # bytes a block may have
+PTXAS_TARGET = {"sm_80": "sm_80", "sm_90": "sm_90a", "sm_100": "sm_100a"}
+
+POINTERS = {"x_ptr": "*bf16", "w_ptr": "*bf16", "b_ptr": "*bf16", "y_ptr": "*i64", "g_ptr": "*bf16"}  # others fp32
+FLOATS = ("inner", "outer", "scale")
+PLAIN = {"HAS_BIAS": False, "SOFTCAP": False, "ENTROPY": False, "DESCRIPTORS": True, "WIDEN": False, "GROUP": 8}
+ALIGNED = ("x_ptr", "w_ptr", "g_ptr", "m_ptr", "s_ptr", "t_ptr", "y_ptr", "N", "D", "stride")  # multiples of 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What is compiled."""
+
+    targets: tuple[str, ...] = tuple(TARGETS)
+    results: Path = field(default_factory=lambda: Path(__file__).parent / "results")
+
+
+def source(kernel: Any, target: str) -> ASTSource:
+    """The kernel with bf16 operands and its target's tile."""
+    tile = TILES[target]
+    constants = {**PLAIN, "BM": tile.BM, "BV": tile.BV, "BK": tile.BK}
+    signature = {}
+    for name in kernel.arg_names:
+        if name in constants:
+            signature[name] = "constexpr"
+        elif name.endswith("_ptr"):
+            signature[name] = POINTERS.get(name, "*fp32")
+        else:
+            signature[name] = "fp32" if name in FLOATS else "i32"
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if name in ALIGNED}
+    return ASTSource(kernel, signature, constants, aligned)
+
+
+def nvidia_usage(ptx: str, target: str) -> tuple[int, int]:
+    """(registers a thread, bytes spilled) as ptxas reports them."""
+    tools = Path(nvidia.__file__).parent / "bin"
+    ptxas = tools / ("ptxas-blackwell" if target == "sm_100" and (tools / "ptxas-blackwell").exists() else "ptxas")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.ptx"
+        file.write_text(ptx)
+        command = [ptxas, "-v", f"--gpu-name={PTXAS_TARGET[target]}", file, "-o", os.devnull]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    spilled = sum(map(int, re.findall(r"(\d+) bytes spill", report)))
+    return int(re.findall(r"Used (\d+) registers", report)[0]), spilled
+
+
+def amd_usage(assembly: str) -> tuple[int, int]:
+    registers = re.findall(r"\.vgpr_count: +(\d+)", assembly)[0]
+    spilled = re.findall(r"\.vgpr_spill_count: +(\d+)", assembly)[0]
+    return int(registers), 4 * int(spilled)
+
+
+def compile_kernel(kernel: Any, target: str) -> dict[str, object]:
+    """One row of the table."""
+    tile = TILES[target]
+    options = {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
+    compiled = triton.compile(source(kernel, target), target=TARGETS[target], options=options)
+    amd = TARGETS[target].backend == "hip"
+    registers, spilled = amd_usage(compiled.asm["amdgcn"]) if amd else nvidia_usage(compiled.asm["ptx"], target)
+    return {
+        "kernel": kernel.__name__,
+        "target": target,
+        "tile": f"{tile.BM}x{tile.BV}x{tile.BK}, {tile.warps} warps, {tile.stages} stages",
+        "registers": registers,
+        "spilled": spilled,
+        "shared": compiled.metadata.shared,
+    }
+
+
+def fits(row: dict[str, Any]) -> bool:
+    return row["spilled"] == 0 and row["shared"] <= SHARED_LIMIT[row["target"]]
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    head = f"triton {triton.__version__}, bf16, {date.today().isoformat()}; spilled and shared in bytes"
+    columns = list(rows[0])
+    lines = [head, "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def main(config: Config) -> None:
+    rows = [compile_kernel(k, t) for k in (tile_statistics, tile_gradient) for t in config.targets]
+    text = table(rows)
+    print(text)
+    config.results.mkdir(parents=True, exist_ok=True)
+    if config.targets == tuple(TARGETS):
+        (config.results / f"{date.today().isoformat()}-compiled-kernels.md").write_text(text + "\n")
+    if not all(map(fits, rows)):
+        raise SystemExit("a kernel spills registers or asks for more shared memory than its target has")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -1,0 +1,215 @@
+"""Host side of the Triton back end: launches, the merge of the tiles' statistics, and the two last products.
+
+Forward is one launch over all tiles of logits and keeps three numbers a row and tile. Backward takes rows in chunks:
+a launch makes each tile again and writes its gradient into the chunk's buffer, from which the device's own matrix
+products give dx and dW. The buffer is the only thing of the vocabulary's width.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from plum_kernels.logprob.blocked import LN_2, Transform, spans
+from plum_kernels.logprob.triton_kernels import tile_gradient, tile_statistics
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+BUFFER_BYTES = 1 << 30  # of one chunk's gradient of the logits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """Shape of a tile and how a multiprocessor works on it."""
+
+    BM: int
+    BV: int
+    BK: int
+    warps: int
+    stages: int
+
+
+# Without register spills by ahead-of-time compilation, see kernels/README.md; not tuned on a device.
+TILES = {
+    "sm_80": Tile(BM=128, BV=128, BK=32, warps=8, stages=3),
+    "sm_90": Tile(BM=128, BV=256, BK=64, warps=8, stages=3),
+    "sm_100": Tile(BM=128, BV=256, BK=64, warps=8, stages=3),
+    "gfx942": Tile(BM=128, BV=128, BK=64, warps=8, stages=2),
+}
+INTERPRETER_TILE = Tile(BM=16, BV=32, BK=16, warps=1, stages=1)
+
+
+def tile_for(x: Tensor) -> Tile:
+    """The tile of x's device; half as wide and deep for fp32, whose elements are twice as large."""
+    if INTERPRETED:
+        return INTERPRETER_TILE
+    if torch.version.hip:
+        tile = TILES["gfx942"]
+    else:
+        major = torch.cuda.get_device_capability(x.device)[0]
+        tile = TILES["sm_100" if major >= 10 else "sm_90" if major == 9 else "sm_80"]
+    if x.element_size() < 4:
+        return tile
+    return Tile(BM=64, BV=64, BK=32, warps=4, stages=2)
+
+
+def has_descriptors(x: Tensor, weight: Tensor) -> bool:
+    """Whether rows start on 16 bytes, as tensor descriptors need."""
+    return (x.shape[1] * x.element_size()) % 16 == 0 and x.data_ptr() % 16 == 0 and weight.data_ptr() % 16 == 0
+
+
+def _allocate(size: int, alignment: int, stream: int | None) -> Tensor:
+    """What a kernel keeps its descriptors in."""
+    return torch.empty(size, dtype=torch.int8, device="cuda")
+
+
+class _Launch:
+    """The arguments that both kernels share."""
+
+    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, transform: Transform, entropy: bool) -> None:
+        self.weight, self.bias, self.transform, self.entropy = weight, bias, transform, entropy
+        self.tile = tile_for(x)
+        self.columns = triton.cdiv(len(weight), self.tile.BV)
+        if not INTERPRETED:
+            triton.set_allocator(_allocate)
+
+    def __call__(
+        self, kernel: Any, x: Tensor, targets: Tensor, *arrays: Tensor | int, scale: float | None = None
+    ) -> None:
+        rows = triton.cdiv(len(x), self.tile.BM)
+        if rows == 0:
+            return
+        softcap = self.transform.softcap is not None
+        kernel[(rows * self.columns,)](
+            x, self.weight, self.weight if self.bias is None else self.bias, targets, *arrays,
+            len(x), len(self.weight), x.shape[1], rows, self.columns,
+            self.transform.inner, self.transform.outer if softcap else 1.0, *([] if scale is None else [scale]),
+            HAS_BIAS=self.bias is not None, SOFTCAP=softcap, ENTROPY=self.entropy,
+            DESCRIPTORS=has_descriptors(x, self.weight), WIDEN=INTERPRETED,
+            BM=self.tile.BM, BV=self.tile.BV, BK=self.tile.BK, GROUP=8,
+            num_warps=self.tile.warps, num_stages=self.tile.stages, enable_fp_fusion=True,
+        )  # fmt: skip
+
+
+def _statistics(launch: _Launch, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(N,) each: the target's u, and m, s, t of the whole row, as the blocked path has them."""
+    picked = torch.empty(len(x), dtype=torch.float32, device=x.device)
+    m_tiles, s_tiles, t_tiles = (picked.new_empty(launch.columns, len(x)) for _ in range(3))
+    launch(tile_statistics, x, targets, picked, m_tiles, s_tiles, t_tiles)
+    m = m_tiles.amax(0)
+    shift = m_tiles - m
+    scale = shift.exp2()
+    s = (scale * s_tiles).sum(0)
+    t = (scale * (t_tiles + shift * LN_2 * s_tiles)).sum(0) if launch.entropy else torch.zeros_like(s)
+    return picked, m, s, t
+
+
+class _TritonLogprob(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, transform: Transform, entropy: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = x.contiguous(), weight.contiguous()
+        picked, m, s, t = _statistics(_Launch(x, weight, bias, transform, entropy), x, targets)
+        h = s.log() - t / s if entropy else torch.zeros_like(s)
+        ctx.save_for_backward(x, weight, targets, bias, m, s, h)
+        ctx.transform, ctx.entropy = transform, entropy
+        ctx.set_materialize_grads(False)
+        if not entropy:
+            ctx.mark_non_differentiable(h)
+        return (picked - m - s.log2()) * LN_2, (m + s.log2()) * LN_2, h
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, g_logp: Tensor | None, g_lse: Tensor | None, g_h: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        x, weight, targets, bias, m, s, h = ctx.saved_tensors
+        zero = torch.zeros_like(s)
+        target = zero if g_logp is None else g_logp
+        with_entropy = ctx.entropy and g_h is not None
+        rows = {
+            "m": m,
+            "flow": ((zero if g_lse is None else g_lse) - target) / s,
+            "target": target.contiguous(),
+            "spread": g_h / s if with_entropy else zero,
+            "level": h - s.log() if with_entropy else zero,
+        }
+        launch = _Launch(x, weight, bias, ctx.transform, with_entropy)
+        want = ctx.needs_input_grad
+        dx, dw, db = _backward(launch, x, targets, rows, (want[0], want[1], bias is not None and want[3]))
+        return dx, dw, None, db, None, None
+
+
+def chunk_rows(rows: int, stride: int, element_size: int) -> int:
+    """Rows of a chunk: what the buffer holds, in whole tiles of the largest kind, at least one."""
+    return min(max(1, rows), max(128, BUFFER_BYTES // (stride * element_size) // 128 * 128))
+
+
+def _backward(
+    launch: _Launch, x: Tensor, targets: Tensor, rows: dict[str, Tensor], wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of x, weight and bias, in their own dtypes; None where not wanted. Sums over chunks are fp32."""
+    want_x, want_w, want_b = wanted
+    weight, bias = launch.weight, launch.bias
+    stride = triton.cdiv(len(weight), 8) * 8  # rows of the buffer start on 16 bytes
+    size = chunk_rows(len(x), stride, x.element_size())
+    # the interpreter narrows to bf16 by truncation, so there the kernel stores fp32 and torch narrows
+    buffer = x.new_empty(size, stride, dtype=torch.float32 if INTERPRETED else x.dtype)
+    dx = torch.empty_like(x) if want_x else None
+    dw = torch.zeros_like(weight, dtype=torch.float32) if want_w else None
+    db = torch.zeros(len(weight), dtype=torch.float32, device=x.device) if want_b else None
+    for r in spans(len(x), size):
+        part = {name: values[r] for name, values in rows.items()}
+        launch(
+            tile_gradient, x[r], targets[r], *part.values(), buffer, stride, scale=1.0 / launch.transform.temperature
+        )
+        g = buffer[: r.stop - r.start, : len(weight)].to(x.dtype)
+        if dx is not None:
+            torch.mm(g, weight, out=dx[r])
+        if dw is not None:
+            dw += _product(g.T, x[r])
+        if db is not None:
+            db += g.sum(0, dtype=torch.float32)
+    return (
+        dx,
+        None if dw is None else dw.to(weight.dtype),
+        None if db is None or bias is None else db.to(bias.dtype),
+    )
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in fp32, from fp32 sums without a rounding to the operands' dtype where the device can."""
+    if a.dtype == torch.float32:
+        return a @ b
+    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
+
+
+def triton_logprob(
+    x: Tensor,  # (N, D) fp32, bf16 or fp16
+    weight: Tensor,  # (V, D)
+    targets: Tensor,  # (N,) int64 in [0, V)
+    bias: Tensor | None,  # (V,)
+    *,
+    temperature: float,
+    softcap: float | None,
+    entropy: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(logp, logsumexp, entropy), each (N,) fp32. Workspace: 12 N V / BV bytes forward, one chunk backward.
+
+    Raises ValueError for fp64 and for tensors that are not on a GPU (unless Triton interprets).
+    """
+    if x.dtype == torch.float64:
+        raise ValueError("backend triton has no fp64: use backend='blocked'")
+    if not (x.is_cuda or INTERPRETED):
+        raise ValueError(f"backend triton needs a GPU, got tensors on {x.device}: use backend='blocked'")
+    assert math.isfinite(temperature)
+    transform = Transform(temperature=temperature, softcap=softcap)
+    logp, lse, h = _TritonLogprob.apply(x, weight, targets, bias, transform, entropy)
+    return logp, lse, h if entropy else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from plum_core.execution import Executor
-from plum_core.prompts import program_code, render_prompt
+from plum_core.prompts import encode_prompt, program_code, render_prompt
 from plum_core.records import Instruction, Outcome, Program, TestSuite
 from plum_core.sampling import Request, Sampler, SamplingParams
 from plum_core.seeds import coordinate_seed
@@ -79,7 +79,7 @@ def _solutions(
     requests = [
         Request(
             id=i.id,
-            token_ids=tuple(author.tokenizer.encode(render_prompt(i))),
+            token_ids=encode_prompt(author.tokenizer, render_prompt(i)),
             seeds=tuple(coordinate_seed(seed, "author", i.id, n) for n in range(config.solutions)),
         )
         for i in instructions

@@ -20,8 +20,8 @@ from typing import Any
 
 import triton
 import tyro
-from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
@@ -69,8 +69,7 @@ def source(kernel: Any, target: str) -> ASTSource:
 
 def nvidia_usage(ptx: str, target: str) -> tuple[int, int]:
     """(registers a thread, bytes spilled) as ptxas reports them."""
-    tools = Path(nvidia.__file__).parent / "bin"
-    ptxas = tools / ("ptxas-blackwell" if target == "sm_100" and (tools / "ptxas-blackwell").exists() else "ptxas")
+    ptxas = get_ptxas(TARGETS[target].arch).path  # which of Triton's own reads its PTX depends on its version
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.ptx"
         file.write_text(ptx)

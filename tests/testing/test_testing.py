@@ -70,6 +70,8 @@ def test_a_signature_without_inputs_is_refused(starter, message):
 
 
 class FakeTokenizer:
+    bos_token_id = None
+
     def encode(self, text):
         return [1]
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
-from itertools import islice
+import tomllib
+from itertools import combinations, islice
+from pathlib import Path
 
 import pytest
 
 from plum_core.grammar import problems, split_of
 from plum_core.grammar.tasks import SPLITS, compile_solution
 from plum_core.prompts import render_prompt
+from plum_core.rounds import grammar_source
 from plum_core.rounds.grammar_source import GrammarConfig, GrammarSource
+
+CONFIGS = Path(__file__).parents[2] / "runners" / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,34 @@ def test_what_the_main_job_uses_is_disjoint(tmp_path):
         for other in sets[i + 1 :]:
             assert not one & other
     assert [len(r) for r in rounds] == [300] * 3
+
+
+def test_no_composition_is_in_two_stages_of_the_main_job(tmp_path, monkeypatch):
+    """All that tiny.toml's three rounds and its evaluation draw, and the first 3,000 of what taught each checkpoint."""
+    seen: dict[str, set[str]] = {}
+
+    def recorded(stage, *args, **options):
+        for problem in problems(*args, **options):
+            seen.setdefault(stage, set()).add(problem.skeleton)
+            yield problem
+
+    main = tomllib.loads((CONFIGS / "tiny.toml").read_text())
+    given = {name: main["grammar"][name] for name in ("per_round", "heldout")}
+    source = GrammarSource(GrammarConfig(**given), tmp_path, seed=main["seed"], executor=None)
+    for stage, draw in {
+        "replay": source.sft_examples,
+        "rounds": lambda: [source.plum_instructions(r + 1) for r in range(main["rounds"])],
+        "evaluation": source.heldout,
+    }.items():
+        monkeypatch.setattr(grammar_source, "problems", lambda *a, stage=stage, **o: recorded(stage, *a, **o))
+        assert draw()
+    for recipe in ("sft-policy", "sft-author"):
+        data = tomllib.loads((CONFIGS / f"{recipe}.toml").read_text())["data"]
+        list(islice(recorded(recipe, "sft", data["seed"], mix=data["mix"], tests=4), 3000))
+    assert all(len(skeletons) > 400 for skeletons in seen.values()) and len(seen) == 5
+    taught = seen["replay"] | seen["sft-policy"] | seen["sft-author"]
+    for one, other in combinations((taught, seen["rounds"], seen["evaluation"]), 2):
+        assert not one & other
 
 
 def test_a_stream_repeats_itself_and_seeds_differ():

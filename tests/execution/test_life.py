@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,14 @@ def await_death(pids: set[int], seconds: float = 5.0) -> set[int]:
 def trainer_with_running_children() -> tuple[subprocess.Popen[str], set[int]]:
     """A process that runs two endless programs, and its worker, zygote and child processes."""
     process = subprocess.Popen(
-        [sys.executable, "-c", TRAINER], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", TRAINER],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": str(ROOT)},
+        preexec_fn=partial(
+            signal.signal, signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background jobs inherit it ignored
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -79,7 +87,10 @@ def trainer_with_running_children() -> tuple[subprocess.Popen[str], set[int]]:
 def test_nothing_survives_the_trainer(how: int) -> None:
     process, family = trainer_with_running_children()
     process.send_signal(how)
-    process.wait(timeout=10)
+    try:
+        process.wait(timeout=10)
+    finally:
+        process.kill()
     assert await_death(family) == set()
 
 

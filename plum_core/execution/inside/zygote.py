@@ -37,7 +37,7 @@ COMMON = sorted(
         """
 abc ast bisect calendar collections collections.abc contextlib copy dataclasses datetime decimal enum
 fractions functools heapq io itertools json math numbers operator os random re statistics string
-struct sys textwrap time types typing 
+struct sys textwrap time types typing
         """
     )
 )

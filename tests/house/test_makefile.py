@@ -21,11 +21,12 @@ socket.sethostname("a-name-that-nothing-resolves")
 os.execvp("bash", ["bash", "-c", sys.argv[1]])
 """
 ALL_REDUCE = """
-import torch, torch.distributed as dist
+import sys, torch, torch.distributed as dist
 dist.init_process_group("gloo")
 t = torch.ones(1)
 dist.all_reduce(t)
-print("sum", int(t), flush=True)
+sys.stdout.write(f"sum {int(t)}\\n")  # one write: print makes several, and two ranks share the pipe
+sys.stdout.flush()
 dist.destroy_process_group()
 """
 ISOLATED = ("unshare", "--user", "--map-root-user", "--net", "--uts")

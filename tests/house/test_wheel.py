@@ -51,20 +51,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def checkout_files() -> set[str]:
-    """The files of our packages as a wheel names them: sources, templates and the type marker."""
+    """The files of our packages as a wheel names them: sources, templates and the type marker; no benchmarks."""
     found: set[str] = set()
     for root in PACKAGE_ROOTS:
         for package in (ROOT / root).glob("plum_*"):
             files = (
                 p for p in package.rglob("*") if p.suffix in (".py", ".html", ".jinja", ".css") or p.name == "py.typed"
             )
-            found |= {p.relative_to(ROOT / root).as_posix() for p in files}
+            found |= {p.relative_to(ROOT / root).as_posix() for p in files if "benchmarks" not in p.parts}
     return found
 
 
 def test_wheel_carries_all_of_the_packages_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert checkout_files() - names == set()
+    assert not [name for name in names if "benchmarks" in name]
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {
         "plum",  # the metadata
         "plum_core",

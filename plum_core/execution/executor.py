@@ -173,6 +173,9 @@ class Executor:
                 yield from self._replace(slot, retries, "a sandbox worker died")
                 continue
             for message in messages:
+                if "unavailable" in message:  # its zygote died between two programs: the worker is about to end
+                    yield from self._replace(slot, retries, message["unavailable"])
+                    break
                 yield from self._settle(slot, message, retries)
         for slot in self._slots:
             if slot.jobs and time.monotonic() - slot.jobs[0].sent_at > slot.jobs[0].deadline_s:

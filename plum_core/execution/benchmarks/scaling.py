@@ -146,8 +146,8 @@ def main(config: Config) -> None:
     rows = [row(count, run_s, hand_s, found) for count in config.machines]
     told = ", ".join(f"{cost:.0f} us beside {workers}" for workers, cost in handing.items())
     text = (
-        f"{report.machine()}\n\n{config.programs} small programs of three tests, {1e3 * run_s:.2f} ms of CPU a run in all. "
-        f"The handing thread alone, a program: {told} workers that answer at once.\n\n{report.table(rows)}"
+        f"{report.machine()}\n\n{config.programs} small programs of three tests, {1e3 * run_s:.2f} ms of CPU a run in "
+        f"all. The handing thread alone, a program: {told} workers that answer at once.\n\n{report.table(rows)}"
     )
     print(text)
     if config.save:

@@ -7,7 +7,10 @@ with Executor(workers=2) as executor:
 
 from __future__ import annotations
 
+from plum_core.execution.cache import MemoryCache
+from plum_core.execution.cores import share_of_cores
 from plum_core.execution.executor import Executor
 from plum_core.execution.limits import Limits, SandboxUnavailable
+from plum_core.execution.sharing import Counts
 
-__all__ = ["Executor", "Limits", "SandboxUnavailable"]
+__all__ = ["Counts", "Executor", "Limits", "MemoryCache", "SandboxUnavailable", "share_of_cores"]

@@ -2,49 +2,35 @@
 
 from __future__ import annotations
 
-import os
-import select
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from plum_core.execution.limits import Limits, SandboxUnavailable
-from plum_core.execution.workers import Worker, WorkerDied, default_python
-from plum_core.records.types import Outcome, Program, Verdict
-
-ATTEMPTS = 3  # a sandbox_error is ours: the program gets two more tries
-QUEUED_PER_WORKER = 2  # one running, one waiting, so that a worker never waits for us
-
-
-@dataclass(slots=True)
-class _Job:
-    program: Program
-    message: dict[str, Any]
-    deadline_s: float  # seconds after which a silent worker is taken for hung
-    attempts: int = 0
-    sent_at: float = 0.0
-    fault: str = ""
-
-
-@dataclass(slots=True)
-class _Slot:
-    worker: Worker
-    jobs: deque[_Job]
+from plum_core.execution.cache import Cache, DiskCache
+from plum_core.execution.cores import share_of_cores
+from plum_core.execution.identity import identity
+from plum_core.execution.jobs import JobMaker, Ticket
+from plum_core.execution.limits import Limits
+from plum_core.execution.pool import CHECK_S, Pool
+from plum_core.execution.rollouts import Programs, Rollouts
+from plum_core.execution.sharing import CLOSED, Counts, Desk, Line
+from plum_core.execution.workers import Worker, default_python
+from plum_core.records.types import Program, Verdict
 
 
 class Executor:
     """Runs untrusted programs under confinement and judges them; see the package's README for how and against whom.
 
-    ``workers`` is the number of programs at a time (default: the processors that this process may use), ``python``
-    the interpreter of the programs, ``packages`` the third-party packages that they may import. Each worker may hold
-    ``limits.memory_mib`` at its peak. Use it as a context manager, or call ``close``.
+    ``workers`` is the number of programs at a time (default: one for each processor that this process may use, of
+    which a rank under torchrun takes its share), ``cores`` the processors that they are bound to, ``python`` the
+    interpreter of the programs, ``packages`` the third-party packages that they may import. Each worker may hold
+    ``limits.memory_mib`` at its peak. ``threads`` is how many threads
+    a program may have beside its first. ``cache`` keeps verdicts beyond a run: in the file of a path, or in a
+    MemoryCache. ``share`` lets equal programs of a run have one run in common. Use it as a context manager, or call
+    ``close``. Not thread-safe.
 
-    Raises SandboxUnavailable when this machine lacks a mandatory layer. ``simulate_missing`` takes layers as
-    missing: it can only make the executor refuse.
+    Raises SandboxUnavailable when this machine lacks a mandatory layer, ValueError for arguments that cannot be
+    met. ``simulate_missing`` takes layers as missing: it can only make the executor refuse.
     """
 
     def __init__(
@@ -54,23 +40,31 @@ class Executor:
         limits: Limits | None = None,
         python: str | None = None,
         packages: Sequence[str] = ("numpy",),
+        cores: Sequence[int] | None = None,
+        threads: int = 0,
+        cache: Path | Cache | None = None,
+        share: bool = True,
         simulate_missing: Sequence[str] = (),
     ) -> None:
-        count = workers if workers is not None else len(os.sched_getaffinity(0))
+        bound = None if cores is None else tuple(sorted(set(cores)))
+        count = workers if workers is not None else len(share_of_cores() if bound is None else bound)
         if count < 1:
             raise ValueError(f"workers must be at least 1, got {count}")
+        if threads < 0:
+            raise ValueError(f"threads must be 0 (none) or more, got {threads}")
         self.limits = limits or Limits()
-        self._spawn_args = (python or default_python(), tuple(packages), tuple(simulate_missing))
-        self._slots: list[_Slot] = []
-        self._token = 0
-        self._running = False
+        interpreter, names, missing = python or default_python(), tuple(packages), tuple(simulate_missing)
+        self._file = DiskCache(cache) if isinstance(cache, Path) else None
         try:
-            self._slots = [_Slot(Worker(*self._spawn_args), deque()) for _ in range(count)]
-            for slot in self._slots:
-                slot.worker.await_ready()
+            self._pool = Pool(count, lambda: Worker(interpreter, names, missing, bound, threads))
+            self._slots = self._pool.slots
+            kept = cache if not isinstance(cache, Path) else self._file
+            salt = identity(interpreter, names, [*self.layers, f"threads {threads}"]) if kept is not None else b""
         except BaseException:
             self.close()
             raise
+        self._desk = Desk(self._pool, JobMaker(self.limits, salt), kept, share)
+        self._rollouts = Rollouts(self._desk)
 
     def __enter__(self) -> Executor:
         return self
@@ -84,10 +78,14 @@ class Executor:
         self.close()
 
     def close(self) -> None:
-        """End all workers and what they run. May be called twice."""
-        slots, self._slots = getattr(self, "_slots", []), []
-        for slot in slots:
-            slot.worker.kill()
+        """End all workers and what they run; who waits for a verdict gets a ValueError. May be called twice."""
+        if hasattr(self, "_rollouts"):
+            self._rollouts.fail(ValueError("this executor was closed before the verdict; close it when all are in"))
+        if hasattr(self, "_pool"):
+            self._pool.close()
+        file, self._file = getattr(self, "_file", None), None
+        if file is not None:
+            file.close()
 
     @property
     def layers(self) -> list[str]:
@@ -95,152 +93,62 @@ class Executor:
         optional = self._slots[0].worker.layers if self._slots else []
         return ["no_new_privs", "seccomp", "rlimits", "landlock", *optional]
 
-    def run(self, programs: Iterable[Program]) -> Iterator[Verdict]:
-        """One verdict a program, as they finish. ``programs`` is read only as fast as workers become free.
+    @property
+    def counts(self) -> Counts:
+        """How many programs ran so far, and how many shared a verdict or had one in the cache."""
+        return self._desk.counts
 
-        Leaving the iterator early cancels what is running. Raises ValueError on a program with a bad limit.
+    def run(self, programs: Iterable[Program], *, ordered: bool = False) -> Iterator[Verdict]:
+        """One verdict a program, as they finish, or with ``ordered`` in the order of the programs.
+
+        ``programs`` is read only as fast as workers become free, and at most 32 programs a worker ahead of the
+        verdicts that were handed out. Leaving the iterator early cancels what is running. Raises ValueError on a
+        program with a bad limit, and where the executor is in use already.
         """
-        if not self._slots:
-            raise ValueError("this executor is closed; make a new one")
-        if self._running:
-            raise ValueError("this executor is already iterating over run(); finish that, or make another one")
-        self._running = True
-        source = iter(programs)
-        retries: deque[_Job] = deque()
+        self._begin()
         try:
-            while True:
-                more = self._fill(source, retries)
-                if not more and not any(slot.jobs for slot in self._slots):
-                    return
-                yield from self._step(retries)
+            yield from self._verdicts(iter(programs), Line(ordered))
         finally:
-            self._running = False
-            self._cancel()
+            self._desk.is_iterated = False
+            self._desk.cancel()
 
-    def _fill(self, source: Iterator[Program], retries: deque[_Job]) -> bool:
-        """Give every free place a job. False when there are none left to give."""
-        for depth in range(QUEUED_PER_WORKER):
-            for slot in self._slots:
-                if len(slot.jobs) > depth:
-                    continue
-                job = retries.popleft() if retries else self._next_job(source)
-                if job is None:
-                    return False
-                self._send(slot, job)
-        return True
+    def _begin(self) -> None:
+        if self._desk.is_closed:
+            raise ValueError(CLOSED)
+        if self._desk.is_iterated:
+            raise ValueError("this executor is already iterating over run(); finish that, or make another one")
+        if not self._rollouts.release():
+            raise ValueError("this executor serves an event loop; wait until that is done, or make another one")
+        self._pool.revive()
+        self._desk.is_iterated = True
 
-    def _next_job(self, source: Iterator[Program]) -> _Job | None:
-        program = next(source, None)
-        if program is None:
-            return None
-        try:
-            limits = self.limits.overridden(program.limits)
-        except ValueError as problem:
-            raise ValueError(f"program {program.id!r}: {problem}") from None
-        self._token += 1
-        runs = 2 + len(program.stdin_tests)
-        message = {
-            "token": self._token,
-            "code": program.code,
-            "tests": list(program.tests),
-            "setup": program.setup,
-            "calls": list(program.calls),
-            "stdin_tests": [{"input": test.input, "output": test.output} for test in program.stdin_tests],
-            "entry": program.extra.get("entry_point"),
-            "limits": limits.as_dict(),
-        }
-        return _Job(program, message, 60.0 + runs * (60.0 + 21 * (limits.cpu_s + limits.wall_s)))
+    def _verdicts(self, source: Iterator[Program], line: Line) -> Iterator[Verdict]:
+        desk, recent, window = self._desk, self._desk.memory(), self._desk.window
+        reading, taken = True, 0
 
-    def _send(self, slot: _Slot, job: _Job) -> None:
-        job.attempts += 1
-        job.sent_at = time.monotonic()
-        slot.jobs.append(job)
-        with suppress(WorkerDied):  # the next step meets the same death and replaces the worker
-            slot.worker.send(job.message)
+        def deliver(ticket: Ticket, result: Verdict | Exception) -> None:
+            assert isinstance(result, Verdict)  # exceptions are raised by the step that meets them
+            line.add(ticket, result)
 
-    def _step(self, retries: deque[_Job]) -> Iterator[Verdict]:
-        """Wait for news, and turn it into verdicts."""
-        poll = select.poll()
-        by_fd = {slot.worker.fileno(): slot for slot in self._slots}
-        for fd, slot in by_fd.items():
-            poll.register(fd, select.POLLIN | (select.POLLOUT if slot.worker.wants_to_write else 0))
-        for fd, _ in poll.poll(1000):
-            slot = by_fd[fd]
-            try:
-                slot.worker.flush()
-                messages = slot.worker.receive()
-            except WorkerDied:
-                yield from self._replace(slot, retries, "a sandbox worker died")
-                continue
-            for message in messages:
-                if "unavailable" in message:  # its zygote died between two programs: the worker is about to end
-                    yield from self._replace(slot, retries, message["unavailable"])
+        while reading or taken > line.handed_out:
+            while reading and self._pool.has_room and taken - line.handed_out < window:
+                program = next(source, None)
+                if program is None:
+                    reading = False
                     break
-                yield from self._settle(slot, message, retries)
-        for slot in self._slots:
-            if slot.jobs and time.monotonic() - slot.jobs[0].sent_at > slot.jobs[0].deadline_s:
-                yield from self._replace(slot, retries, "a sandbox worker hung")
+                desk.submit(Ticket(program, taken, deliver, recent))
+                taken += 1
+            desk.step(0 if line.is_ready else CHECK_S)
+            yield from line.take()
 
-    def _settle(self, slot: _Slot, message: dict[str, Any], retries: deque[_Job]) -> Iterator[Verdict]:
-        job = slot.jobs.popleft()
-        if slot.jobs:
-            slot.jobs[0].sent_at = time.monotonic()
-        if "fault" in message:
-            yield from self._again(job, message["fault"], retries)
-            return
-        yield Verdict(
-            id=job.program.id,
-            outcome=Outcome(message["outcome"]),
-            passed=tuple(message["passed"]),
-            detail=message["detail"],
-            wall_s=message["wall_s"],
-            cpu_s=message["cpu_s"],
-            peak_mib=message["peak_mib"],
-            attested=message["attested"],
-            extra={"values": message["values"]} if message["values"] else {},
-        )
+    async def check(self, program: Program) -> Verdict:
+        """The verdict of one program; for any number of tasks of one event loop at a time.
 
-    def _again(self, job: _Job, fault: str, retries: deque[_Job]) -> Iterator[Verdict]:
-        """Try a program again that our own failure struck; after the last try its verdict says so."""
-        if job.attempts < ATTEMPTS:
-            retries.append(job)
-            return
-        count = len(job.program.tests) + len(job.program.calls) + len(job.program.stdin_tests)
-        yield Verdict(
-            id=job.program.id,
-            outcome=Outcome.SANDBOX_ERROR,
-            passed=(False,) * count,
-            detail=fault,
-            wall_s=0.0,
-            cpu_s=0.0,
-            peak_mib=0.0,
-        )
+        Cancelling the task abandons the program, unless others wait for an equal one. Raises ValueError as ``run``
+        does, and when the executor is closed meanwhile; SandboxUnavailable when workers cannot be had any more.
+        """
+        return await self._rollouts.check(program)
 
-    def _replace(self, slot: _Slot, retries: deque[_Job], fault: str) -> Iterator[Verdict]:
-        """A new worker in the place of one that died. Only the job that it was running counts a try."""
-        jobs = list(slot.jobs)
-        slot.jobs.clear()
-        self._renew(slot)
-        for job in jobs[1:]:
-            job.attempts -= 1
-        retries.extend(jobs[1:])
-        if jobs:
-            yield from self._again(jobs[0], fault, retries)
-
-    def _cancel(self) -> None:
-        """Workers that still run something are replaced; their programs get no verdict."""
-        for slot in self._slots:
-            if slot.jobs:
-                slot.jobs.clear()
-                self._renew(slot)
-
-    def _renew(self, slot: _Slot) -> None:
-        """A worker that worked before may be killed again at its start; the last try says why it cannot be had."""
-        for attempt in range(1, ATTEMPTS + 1):
-            slot.worker.kill()
-            slot.worker = Worker(*self._spawn_args)
-            try:
-                return slot.worker.await_ready()
-            except SandboxUnavailable:
-                if attempt == ATTEMPTS:
-                    raise
+    def arun(self, programs: Programs, *, ordered: bool = False) -> AsyncGenerator[Verdict, None]:
+        """``run`` for ``async for``, of programs that may themselves come asynchronously. Others may run beside it."""
+        return self._rollouts.run(programs, ordered)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from plum_core.execution.cores import on_cores
 from plum_core.execution.inside import frames
 from plum_core.execution.limits import SandboxUnavailable
 
 _BOOT = Path(__file__).parent / "inside" / "boot.py"
 START_S = 60.0
+_CHUNK = 1 << 16
 
 
 class WorkerDied(Exception):
@@ -24,29 +28,41 @@ class WorkerDied(Exception):
 
 
 class Worker:
-    """One judge process with its zygote. Not thread-safe."""
+    """One judge process with its zygote, on ``cores`` where they are given. Not thread-safe."""
 
-    def __init__(self, python: str, packages: Sequence[str], simulate_missing: Sequence[str]) -> None:
+    def __init__(
+        self,
+        python: str,
+        packages: Sequence[str],
+        simulate_missing: Sequence[str],
+        cores: Sequence[int] | None = None,
+        threads: int = 0,
+    ) -> None:
         ours, theirs = socket.socketpair()
         options = {
             "channel": theirs.fileno(),
             "parent": os.getpid(),
             "packages": list(packages),
             "simulated": list(simulate_missing),
+            "threads": threads,
+            # the kernel's parent-death signal means the thread that started the process
+            "dies_with_parent": threading.current_thread() is threading.main_thread(),
         }
         # a clean interpreter: no site, no user site, no PYTHON* but a fixed hash seed, no bytecode written
         command = [python, "-S", "-s", "-P", "-B", "-X", "utf8", str(_BOOT), json.dumps(options)]
         try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
-                cwd="/",
-                start_new_session=True,
-            )
+            with on_cores(cores):
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
+                    cwd="/",
+                    start_new_session=True,
+                )
         except OSError as problem:
+            ours.close()
             raise ValueError(f"cannot run the interpreter {python}: {problem.strerror}") from None
         finally:
             theirs.close()
@@ -72,11 +88,15 @@ class Worker:
             raise SandboxUnavailable("a sandbox worker died at its start; its message stands above") from None
         if "unavailable" in messages[0]:
             raise SandboxUnavailable(messages[0]["unavailable"])
-        self.layers = messages[0]["layers"]
+        self.greet(messages[0])
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Queue a message and write what the socket takes now."""
-        self._outgoing += frames.pack(message)
+    def greet(self, message: dict[str, Any]) -> None:
+        """Note what the first message of a worker that started tells."""
+        self.layers = message["layers"]
+
+    def send(self, frame: bytes) -> None:
+        """Write what the socket takes now of a message that is packed already, and queue the rest."""
+        self._outgoing += frame
         self.flush()
 
     def flush(self) -> None:
@@ -100,23 +120,34 @@ class Worker:
         dead = False
         while not dead:
             try:
-                part = self.sock.recv(1 << 16)
+                part = self.sock.recv(_CHUNK)
             except BlockingIOError:
                 break
-            except OSError:
-                raise WorkerDied from None
+            except OSError:  # it left jobs of ours unread; what it said before is still there
+                dead = True
+                break
             dead = not part
             self._incoming += part
+            if len(part) < _CHUNK:  # the socket is empty, or the next call is told of its end
+                break
         messages = []
         while len(self._incoming) >= 4:
             (size,) = frames.HEADER.unpack_from(self._incoming)
             if len(self._incoming) < 4 + size:
                 break
-            messages.append(json.loads(self._incoming[4 : 4 + size]))
+            messages.append(json.loads(self._incoming[4 : 4 + size].decode()))  # text is read at half the cost
             del self._incoming[: 4 + size]
         if dead and not messages:
             raise WorkerDied
         return messages
+
+    @property
+    def overran(self) -> bool:
+        """Of a worker that died: whether the kernel stopped it over a job that took too long to judge."""
+        try:
+            return self._process.wait(timeout=5) == -signal.SIGVTALRM
+        except subprocess.TimeoutExpired:
+            return False
 
     def kill(self) -> None:
         """End the worker; its zygote and children die with it."""

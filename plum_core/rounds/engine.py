@@ -150,9 +150,11 @@ class LocalEngine:
     def executor(self) -> Executor:
         """The sandbox, started when it is first asked for. Raises SandboxUnavailable."""
         if self._executor is None:
-            ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            workers = self.execution.workers or max(1, len(os.sched_getaffinity(0)) // ranks)
-            self._executor = Executor(workers=workers, limits=self.execution.limits, packages=self.execution.packages)
+            self._executor = Executor(
+                workers=self.execution.workers or None,  # None: this rank's share of the processors
+                limits=self.execution.limits,
+                packages=self.execution.packages,
+            )
         return self._executor
 
     def judge(self, programs: Iterable[Program]) -> Iterator[Verdict]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from plum_core.objectives import find_objective
 from plum_core.records import Label, Pair
 from plum_core.training.batches import Example
 from plum_core.training.loop import (
@@ -28,16 +29,16 @@ def _example(record: Pair | Label, completion_ids: tuple[int, ...]) -> Example:
 
 def _items(records: Sequence[Pair] | Sequence[Label], objective: str) -> list[Item]:
     """Records as the objective takes them; ValueError where it learns from the other kind."""
-    wanted = {"dpo": Pair, "kto": Label}.get(objective)
+    wanted = {"pairs": Pair, "labels": Label}.get(find_objective(objective).data)
     items = []
     for record in records:
         if wanted is not None and not isinstance(record, wanted):
             raise ValueError(f"{objective} learns from {wanted.__name__} records, got a {type(record).__name__}")
         if isinstance(record, Label):
-            if objective == "kto" or record.label:
+            if wanted is Label or record.label:
                 one = _example(record, record.completion_token_ids)
                 items.append(Item(examples=(one,), desirable=record.label))
-        elif objective == "rft":
+        elif wanted is None:
             items.append(Item(examples=(_example(record, record.chosen_token_ids),)))
         else:
             both = (record.chosen_token_ids, record.rejected_token_ids)
@@ -61,7 +62,7 @@ def train_round(
 ) -> TrainResult:
     """Train ``decoder`` (fp32) in place on one round's preferences.
 
-    records: pairs for dpo, labels for kto, either for rft (a pair's chosen, a label's desirable completions).
+    records: pairs, or labels for kto, either for rft (a pair's chosen, a label's desirable completions).
     replay: supervised examples, of which each step takes ``replay_examples_per_step``; may be empty.
     seed: of the round; it decides every order. folder: takes reference.safetensors and checkpoints/.
     reference: the policy to stay near; ``decoder`` as it comes in where it is None.

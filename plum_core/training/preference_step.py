@@ -33,9 +33,12 @@ from plum_models.decoder import Decoder
 class PreferenceConfig:
     """Settings of a round. An option that is None is the objective's own default; one it lacks is refused."""
 
-    objective: str = "dpo"  # dpo, kto, or rft: the likelihood of the chosen alone
+    objective: str = "dpo"  # a name of plum_core.objectives; rft: the likelihood of the chosen alone
     beta: float | None = None
-    label_smoothing: float | None = None  # of dpo
+    label_smoothing: float | None = None  # of dpo, robust_dpo, exo, cpo, simpo, aot
+    gamma: float | None = None  # of simpo: the margin that is asked for
+    penalty: float | None = None  # of dpop
+    sums: float | None = None  # of ipo: 1 for log-probs summed over tokens, 0 for a mean
     desirable_weight: float | None = None  # of kto; both None: from the class balance
     undesirable_weight: float | None = None
     nll_weight: float = 2.0
@@ -54,6 +57,10 @@ class PreferenceConfig:
         for name in ("nll_weight", "replay_weight", "replay_examples_per_step"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if find_objective(self.objective).whole_batch and self.micro_batch_tokens is not None:
+            raise ValueError(
+                f"{self.objective} compares a whole batch: leave micro_batch_tokens out, got {self.micro_batch_tokens}"
+            )
         if self.objective == "rft" and self.nll_weight == 0:
             raise ValueError("rft is the NLL term alone: nll_weight must be > 0, got 0")
         if self.epochs < 1:
@@ -62,7 +69,7 @@ class PreferenceConfig:
     @property
     def options(self) -> dict[str, float]:
         """The objective's options that were set."""
-        names = ("beta", "label_smoothing", "desirable_weight", "undesirable_weight")
+        names = ("beta", "label_smoothing", "gamma", "penalty", "sums", "desirable_weight", "undesirable_weight")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
@@ -109,6 +116,8 @@ class Round:
             for batch in plan_batches(self.costs, config.tokens_per_batch, coordinate_seed(seed, "epoch", epoch))
         ]
         self.spec = find_objective(config.objective, config.options)
+        if self.spec.whole_batch and world.size > 1:
+            raise ValueError(f"{config.objective} compares a whole batch: run it on one process, got {world.size}")
         self.options: dict[str, Any] = dict(config.options)
         if config.objective == "kto" and not self.options.keys() & {"desirable_weight", "undesirable_weight"}:
             wanted = sum(item.desirable for item in items)
@@ -150,7 +159,7 @@ class Round:
 
     def metrics(self) -> StepMetrics:
         means = ["logps/chosen", "nll/chosen", "nll/replay"]
-        if self.spec.needs_reference:
+        if self.spec.data != "completions":
             means += ["rewards/chosen", "rewards/rejected", "logps/rejected"]
         if self.spec.data == "pairs":
             means += ["rewards/accuracies", "rewards/margins"]
@@ -201,9 +210,13 @@ class Round:
         good_logps, bad_logps = self._logps(good + bad, metrics).split([len(good), len(bad)])
         nll = sft(good_logps, self._lengths(good))
         loss = self.config.nll_weight * nll.losses.sum() / max(1, chosen)
-        if self.spec.needs_reference:
-            arguments = (good_logps, bad_logps, self._reference(good), self._reference(bad))
+        if self.spec.data != "completions":
+            arguments = [good_logps, bad_logps]
+            if self.spec.needs_reference:
+                arguments += [self._reference(good), self._reference(bad)]
             given = {} if kl is None else {"kl": kl}
+            if self.spec.needs_lengths:
+                given = {"chosen_lengths": self._lengths(good), "rejected_lengths": self._lengths(bad)}
             objective = self.spec.compute(*arguments, **given, **self.options)
             loss = loss + objective.losses.sum() / batch_size
             for name, values in objective.metrics.items():

@@ -41,6 +41,13 @@ def _syscall(number: int, *args: object) -> str:
     return f"import ctypes\nassert ctypes.CDLL(None).syscall({shown}) >= 0"
 
 
+# what a program can find out about its own job by walking the stack
+_NONCE = (
+    "import sys, os, json\nfr = sys._getframe(); n = None\nwhile fr:\n"
+    "    job = fr.f_locals.get('job'); n = n or (job['n'] if isinstance(job, dict) else None); fr = fr.f_back\n"
+    "assert n\n"
+)
+
 FORGED = [
     _forge(
         "equal_to_all",
@@ -127,11 +134,19 @@ FORGED = [
     _forge(
         "answers_by_itself",
         "steals the nonce and answers every call before it is made",
-        "import sys, os, json, struct\nfr = sys._getframe(); n = None\n"
-        "while fr:\n    n = n or fr.f_locals.get('nonce'); fr = fr.f_back\n"
-        "for i in range(3):\n"
-        "    b = json.dumps([n, i, 'v', True]).encode(); os.write(3, struct.pack('<I', len(b)) + b)\n"
-        "os._exit(0)\n",
+        _NONCE + "for i in range(3): os.write(4, json.dumps([n, i, 'v', True]).encode() + b'\\n')\n"
+        "os.write(3, b'.')\nos._exit(0)\n",
+    ),
+    _forge(
+        "answers_twice",
+        "steals the nonce, and puts an answer that knows the next call's arguments before the honest one",
+        _NONCE + "def f(a, b):\n    os.lseek(4, 0, 0)\n"
+        "    os.write(4, json.dumps([n, 0, 'v', a]).encode() + b'\\n')\n    return a\n",
+    ),
+    _forge(
+        "says_that_it_is_done",
+        "ends the conversation before its answers are asked for",
+        "import os\nos.write(3, b'.')\ndef f(a, b):\n    while True: pass\n",
     ),
     _forge(
         "verdict_words",
@@ -170,8 +185,21 @@ FORGED = [
             "x = f(1)\nassert 'a' in x",
             "x = f(1)\nassert x.keys()",
             "x = f(1)\nassert len(x) == 2",
-            "assert ''.join(c for c in f(1)) == 'ab'",
             "assert f(1).is_integer()",
+        ),
+    ),
+    _forge(
+        "remote_arithmetic",
+        "an object that is told the expected value by an operator, and makes the difference nothing",
+        "class A:\n    def __sub__(s, o): return 0\n    def __add__(s, o): return o\n    def __mul__(s, o): return o\n"
+        "    def __neg__(s): return -3\ndef f(x): return A()\n",
+        (
+            "x = f(1)\nassert x - 3 == 0",
+            "x = f(1)\nassert abs(x - 3) < 1e-6",
+            "x = f(1)\nassert not x - 3",
+            "x = f(1)\nassert x + 3 == 3",
+            "x = f(1)\nassert x * 3 == 3",
+            "x = f(1)\nassert -x == -3",
         ),
     ),
     _forge(
@@ -202,10 +230,22 @@ WIRE = [
     _forge("not_json", "a frame of garbage", "import os\nos.write(3, b'\\x04\\0\\0\\0\\xff\\xfe{[')\n"),
     _forge("deep_json", "JSON nested beyond any parser", "import os\nb = b'[' * 100000\n"
            "os.write(3, len(b).to_bytes(4, 'little') + b)\n"),
-    _forge("colliding_set", "a set whose hashes all collide, of the right length", "import os, sys, json, struct\n"
-           "fr = sys._getframe(); n = None\nwhile fr:\n    n = n or fr.f_locals.get('nonce'); fr = fr.f_back\n"
-           "m = (1 << 61) - 1\nb = json.dumps([n, 0, 'v', {'s': [i * m for i in range(20000)]}]).encode()\n"
-           "os.write(3, struct.pack('<I', len(b)) + b)\n", ("assert f() == {1}",)),
+    _forge("colliding_set", "a set whose hashes all collide, of the right length",
+           _NONCE + "m = (1 << 61) - 1\nb = json.dumps([n, 0, 'v', {'s': [i * m for i in range(20000)]}]).encode()\n"
+           "os.write(4, b + b'\\n')\nos.write(3, b'.')\n", ("assert f() == {1}",)),
+    _forge("half_a_line", "half an answer in the file, then silence",
+           "import os, time\nos.write(4, b'[\"x\"')\ntime.sleep(99)\n"),
+    _forge("file_not_json", "garbage in the answer file",
+           "import os\nos.write(4, b'\\xff\\xfe{[\\n')\nos.write(3, b'.')\n"),
+    _forge("file_deep_json", "JSON nested beyond any parser, in the file",
+           "import os\nos.write(4, b'[' * 100000 + b'\\n')\nos.write(3, b'.')\n"),
+    _forge("file_flood", "fills the answer file", "import os\nwhile True: os.write(4, b'[]' * 100000)\n"),
+    _forge("file_lines", "a million empty answers", "import os\nos.write(4, b'\\n' * 10 ** 6)\nos.write(3, b'.')\n"),
+    _forge("file_grown", "makes the answer file long without writing",
+           "import os\ntry: os.ftruncate(4, 1 << 40)\nexcept OSError: os.lseek(4, 1 << 30, 0); os.write(4, b'x')\n"),
+    _forge("file_mapped", "maps the answer file, to change it while it is read",
+           "import mmap, os\nos.write(4, b' ' * 4096)\nm = mmap.mmap(4, 4096)\nos.write(3, b'.')\n"
+           "while True: m[0:4] = b'[\"x\"'\n"),
     _forge("closed_channel", "closes every descriptor", "import os\nos.closerange(0, 99)\ndef f(a, b): return a + b\n"),
     _forge("flood", "answers without end", "import os\nwhile True: os.write(3, b'\\x02\\0\\0\\0[]' * 1000)\n"),
 ]  # fmt: skip

@@ -88,9 +88,11 @@ def test_programs_without_tests_do_not_pass(executor: Executor) -> None:
 
 
 def test_programs_do_not_see_each_other(executor: Executor) -> None:
-    leave = "import builtins, sys\nbuiltins.mark = sys.mark = 1\n" + ADD
-    look = "import builtins, sys\ndef f(a, b): return a + b if not hasattr(builtins, 'mark') else 0\n"
-    verdicts = list(executor.run(Program(id=str(i), code=c, tests=TESTS) for i, c in enumerate([leave, look] * 10)))
+    leave = "import builtins, sys\nbuiltins.mark = sys.mark = {}\n" + ADD
+    look = "import builtins, sys\ndef f(a, b): return a + b if not hasattr(builtins, 'mark') else {}\n"
+    codes = [code.format(i) for i in range(10) for code in (leave, look)]
+    verdicts = list(executor.run(Program(id=c, code=c, tests=TESTS) for c in codes))
+    assert len(verdicts) == 20
     assert {v.outcome for v in verdicts} == {Outcome.PASSED}
 
 
@@ -112,7 +114,7 @@ def test_input_is_read_no_faster_than_it_runs(executor: Executor) -> None:
         nonlocal taken
         for i in range(100):
             taken += 1
-            yield Program(id=str(i), code=ADD, tests=TESTS)
+            yield Program(id=str(i), code=f"{ADD}# {i}", tests=TESTS)
 
     for done, _ in enumerate(executor.run(programs()), 1):
         assert taken <= done + 4
@@ -138,7 +140,8 @@ def test_leaving_early_cancels(executor: Executor) -> None:
 
 
 def test_a_worker_that_dies_is_replaced_and_its_program_run_again(executor: Executor) -> None:
-    programs = [Program(id=str(i), code="import time\ntime.sleep(0.02)\n" + ADD, tests=TESTS) for i in range(20)]
+    nap = "import time\ntime.sleep(0.02)\n" + ADD
+    programs = [Program(id=str(i), code=f"{nap}# {i}", tests=TESTS) for i in range(20)]
     verdicts = []
     for verdict in executor.run(programs):
         verdicts.append(verdict)
@@ -153,8 +156,8 @@ def test_our_own_failure_is_a_sandbox_error_after_three_tries(
 ) -> None:
     tries = []
 
-    def doomed(worker: Worker, message: dict[str, object]) -> None:
-        tries.append(message["token"])
+    def doomed(worker: Worker, frame: bytes) -> None:
+        tries.append(frame)
         os.kill(worker._process.pid, signal.SIGKILL)
 
     with monkeypatch.context() as patch:
@@ -163,6 +166,7 @@ def test_our_own_failure_is_a_sandbox_error_after_three_tries(
     assert verdict.outcome is Outcome.SANDBOX_ERROR
     assert verdict.passed == (False, False)
     assert len(tries) == 3
+    assert len(set(tries)) == 1
     assert one(executor).outcome is Outcome.PASSED
 
 
@@ -183,12 +187,14 @@ def test_a_missing_interpreter_is_one_sentence(tmp_path: Path) -> None:
 
 def test_use_after_close_and_twice_at_once() -> None:
     executor = Executor(workers=1)
-    first = executor.run([Program(id=str(i), code=ADD, tests=TESTS) for i in range(3)])
+    first = executor.run([Program(id=str(i), code=f"{ADD}# {i}", tests=TESTS) for i in range(3)])
     next(first)
     with pytest.raises(ValueError, match="already iterating"):
         next(executor.run([]))
     executor.close()
     executor.close()
+    with pytest.raises(ValueError, match="closed"):
+        next(first)
     with pytest.raises(ValueError, match="closed"):
         next(executor.run([]))
 
@@ -205,3 +211,36 @@ def test_a_program_with_honest_load_is_no_timeout_on_a_busy_machine() -> None:
     with Executor(workers=8, limits=Limits(cpu_s=0.4, wall_s=0.3)) as busy:
         verdicts = list(busy.run(Program(id=str(i), code=burn, tests=TESTS) for i in range(24)))
     assert [v.outcome for v in verdicts] == [Outcome.PASSED] * 24
+
+
+THREADS = {
+    "pool": (
+        "from concurrent.futures import ThreadPoolExecutor\ndef f(n):\n"
+        "    with ThreadPoolExecutor(4) as pool: return sum(pool.map(lambda x: x * x, range(n)))",
+        Outcome.PASSED,
+    ),
+    "bomb": (
+        "import threading, time\nthreading.stack_size(32768)\ndef f(n):\n    while True:\n"
+        "        try: threading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n"
+        "        except RuntimeError: pass",
+        Outcome.VIOLATION,
+    ),
+    "spin": (
+        "import threading\ndef g():\n    while True: pass\ndef f(n):\n    threading.Thread(target=g).start()\n    g()",
+        Outcome.TIMEOUT,
+    ),
+    "fork": ("import os\ndef f(n): return 14 if os.fork() == 0 else 0", Outcome.ERROR),
+}
+
+
+def test_threads_by_option() -> None:
+    programs = [Program(id=name, code=code, tests=("assert f(4) == 14",)) for name, (code, _) in THREADS.items()]
+    with Executor(workers=1, threads=8, limits=Limits(cpu_s=0.5)) as executor:
+        found = {verdict.id: verdict.outcome for verdict in executor.run(programs)}
+    assert found == {name: outcome for name, (_, outcome) in THREADS.items()}
+
+
+def test_threads_are_refused_without_it(executor: Executor) -> None:
+    assert one(executor, THREADS["pool"][0], ("assert f(4) == 14",)).outcome is Outcome.ERROR
+    with pytest.raises(ValueError, match="threads must be 0"):
+        Executor(workers=1, threads=-1)

@@ -38,6 +38,19 @@ def positive(x):
 def build(v): return Node(v)
 def check(x): return 4
 def items(s): return list(s)
+class Counter3:
+    def __init__(self): self.n = 0
+    def __iter__(self): return self
+    def __next__(self): self.n += 1; return self.n
+class Chain:
+    def __init__(self, *xs): self.xs = list(xs)
+    def insert(self, i, x): self.xs.insert(i, x)
+    def __str__(self): return "->".join(map(str, self.xs))
+def chain(*xs): return Chain(*xs)
+def end(): raise EOFError
+def day():
+    import datetime
+    return datetime.datetime(2024, 1, 2)
 def table(n): return {i: str(i) for i in range(n)}
 def array(n):
     import numpy
@@ -104,6 +117,36 @@ PAIRS = {
     "numpy": ("assert np.allclose(double(0.5), [1.0])", "assert np.allclose(double(0.5), [2.0])"),
     "array": ("assert list(array(3)) == [0, 1, 2]", "assert array(3) == [0, 1, 2]"),
     "array_sum": ("assert sum(array(4)) == 6", "assert sum(array(4)) == 7"),
+    "generator_loop": (
+        "found = [n for n in numbers(3)]\nassert found == [0, 1, 2]",
+        "found = [n for n in numbers(3)]\nassert found == [0, 1]",
+    ),
+    "endless": (
+        "it = iter(Counter3())\nassert [next(it), next(it)] == [1, 2]",
+        "it = iter(Counter3())\nassert next(it) == 2",
+    ),
+    "object_changed": (
+        "c = chain(1, 3)\nc.insert(1, 2)\nassert str(c) == '1->2->3'",
+        "c = chain(1, 3)\nc.insert(1, 2)\nassert str(c) == '1->3'",
+    ),
+    "instance": (
+        "n = build(1)\nassert isinstance(n, Node) and not isinstance(n, (Stack, int))",
+        "n = build(1)\nassert isinstance(n, Stack)",
+    ),
+    "instance_of_data": (
+        "n = double(1)\nassert isinstance(n, (Node, int)) and type(n) is int",
+        "n = double(1)\nassert isinstance(n, Node)",
+    ),
+    "type": ("n = build(1)\nassert type(n) == Node", "n = build(1)\nassert type(n) == Stack"),
+    "raises_eof": ("with pytest.raises(EOFError):\n    end()", "with pytest.raises(KeyError):\n    end()"),
+    "datetime_class": (
+        "x = day()\nassert x == datetime(2024, 1, 2)",
+        "x = day()\nassert x == datetime(2024, 1, 3)",
+    ),
+    "datetime_module": (
+        "x = day()\nassert x - datetime.datetime(2024, 1, 1) == datetime.timedelta(days=1)",
+        "x = day()\nassert x == datetime.date(2024, 1, 2)",
+    ),
     "bool_is_int": ("assert double(True) == 2", "assert double(True) is True"),
 }
 
@@ -137,6 +180,13 @@ def test_what_must_run_beside_the_program_is_marked() -> None:
         "own class": ("passed", False),
         "wrong": ("failed", False),
     }
+
+
+def test_code_that_raises_is_an_error_in_every_tier() -> None:
+    tests = {"split": "assert f() == 1", "remote": "x = f()\nassert x == 1", "inline": "assert eval('f()') == 1"}
+    found = run([Program(id=name, code="1/0\ndef f(): return 1", tests=(test,)) for name, test in tests.items()])
+    assert {v.outcome.value for v in found.values()} == {"error"}
+    assert all("ZeroDivisionError" in v.detail for v in found.values())
 
 
 def test_setup_follows_the_code() -> None:

@@ -64,10 +64,20 @@ def await_death(pids: set[int], seconds: float = 5.0) -> set[int]:
     return alive
 
 
-def trainer_with_running_children() -> tuple[subprocess.Popen[str], set[int]]:
+BUSY_JUDGE = """
+from plum_core.execution import Executor
+from plum_core.records.types import Program
+slow = "assert f(1) == 0 or " + " or ".join(["len(set(range(199999))) == 1"] * 3000)
+with Executor(workers=2) as executor:
+    print("ready", flush=True)
+    list(executor.run(Program(id=str(i), code=f"def f(x): return {i + 1}", tests=(slow,)) for i in range(2)))
+"""
+
+
+def trainer_with_running_children(code: str = TRAINER) -> tuple[subprocess.Popen[str], set[int]]:
     """A process that runs two endless programs, and its worker, zygote and child processes."""
     process = subprocess.Popen(
-        [sys.executable, "-c", TRAINER],
+        [sys.executable, "-c", code],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -93,6 +103,13 @@ def test_nothing_survives_the_trainer(how: int) -> None:
     finally:
         process.kill()
     assert await_death(family) == set()
+
+
+def test_a_judge_in_the_middle_of_a_computation_dies_with_the_trainer() -> None:
+    process, family = trainer_with_running_children(BUSY_JUDGE)
+    process.kill()
+    process.wait()
+    assert await_death(family, seconds=2) == set()
 
 
 def test_close_leaves_no_process_descriptor_or_file() -> None:
@@ -123,7 +140,7 @@ def test_a_worker_keeps_neither_descriptors_nor_children() -> None:
     def programs(count: int) -> list[Program]:
         return [Program(id=str(i), code=codes[i % len(codes)], tests=TESTS) for i in range(count)]
 
-    with Executor(workers=1) as executor:
+    with Executor(workers=1, share=False) as executor:
         list(executor.run(programs(10)))
         worker = executor._slots[0].worker._process.pid
 
@@ -141,7 +158,7 @@ def test_every_program_ends_with_one_verdict_whatever_is_killed() -> None:
     draw = random.Random(0)
     programs = [Program(id=str(i), code="import time\ntime.sleep(0.01)\n" + ADD, tests=TESTS) for i in range(60)]
     outcomes: dict[str, Outcome] = {}
-    with Executor(workers=2, limits=Limits(wall_s=2)) as executor:
+    with Executor(workers=2, limits=Limits(wall_s=2), share=False) as executor:
         for verdict in executor.run(programs):
             assert verdict.id not in outcomes
             outcomes[verdict.id] = verdict.outcome

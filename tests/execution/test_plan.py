@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import time
 
 import pytest
 
-from plum_core.execution.inside.evaluate import Excessive
+from plum_core.execution.inside.codec import Malformed
+from plum_core.execution.inside.evaluate import Excessive, compile_test
 from plum_core.execution.inside.plan import make_plan
+from plum_core.execution.inside.split import Splitter
 
 SPLIT = [
     "assert f(1, 2) == 3",
@@ -94,6 +97,11 @@ def test_names_of_pythons_own_belong_to_the_program_only_when_nothing_else_is_ca
     assert make_plan(["assert sum(f(1)) == 3"], "", None).calls == [["c", "f", [1], {}, True]]
 
 
+def split_call(expression: str) -> ast.expr:
+    """The expression with a hole for ``f(1)``."""
+    return Splitter(frozenset({"f"}))._punch(ast.parse(expression, mode="eval").body)
+
+
 def test_the_expected_side_is_never_asked_of_the_program() -> None:
     plan = make_plan(["assert f(1) == helper(1)", "assert f(2) == 3"], "", None)
     assert plan.tier == 1  # the tester asks for helper; what the judge splits has f alone
@@ -137,11 +145,51 @@ def test_what_cannot_be_planned_says_why(
 
 @pytest.mark.parametrize(
     ("expression", "answer"),
-    [("f(1) * 10 ** 5", "a" * 100), ("f(1) + f(1)", "a" * 600_000), ("2 ** f(1)", 10**7), ("round(1, f(1))", -(10**9))],
+    [
+        ("f(1) * 10 ** 5", "a" * 100),
+        ("f(1) + f(1)", "a" * 600_000),
+        ("2 ** f(1)", 10**7),
+        ("round(1, f(1))", -(10**9)),
+        ("[f(1)] * 10 ** 4", [0] * 1000),
+        ("[f(1), f(1), f(1)]", [[0] * 50_000, [0] * 50_000]),
+        ("f(1) // f(1)", 1 << 200_000),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 30 else "answer",
 )
 def test_evaluation_is_bounded_for_answers_too(expression: str, answer: object) -> None:
     plan = make_plan([f"assert {expression} == 0"], "", None)
     checks = plan.tests[0].checks
     assert checks is not None
     with pytest.raises(Excessive):
-        checks[0].holds([lambda: answer] * 2)
+        checks[0].holds([lambda: answer] * 3)
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer", "value"),
+    [
+        ("sum(f(1), [])", [[i] for i in range(200_000)], list(range(200_000))),
+        ("sum(f(1), ())", [(i,) for i in range(200_000)], tuple(range(200_000))),
+        ("sum(f(1))", [1, 2.5], 3.5),
+        ("set(f(1))", [7] * 200_000, {7}),
+        ("dict(f(1))", [(1, 2), (3, 4)], {1: 2, 3: 4}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "value",
+)
+def test_what_would_take_quadratic_time_takes_linear_time(expression: str, answer: object, value: object) -> None:
+    assert compile_test(split_call(expression))([lambda: answer]) == value
+
+
+@pytest.mark.parametrize("kind", ["set", "frozenset", "Counter"])
+def test_colliding_hashes_are_refused(kind: str) -> None:
+    answer = [i * (2**61 - 1) for i in range(1000)]
+    with pytest.raises(Malformed):
+        compile_test(split_call(f"{kind}(f(1))"))([lambda: answer])
+
+
+@pytest.mark.parametrize(
+    "constant",
+    ["[[0] * 1000000] * 1000000", "[[[0] * 1000] * 1000] * 1000", "set(range(1000000))", "sum([[0] * 99999] * 9, [])"],
+)
+def test_a_constant_that_is_too_large_goes_to_a_tester(constant: str) -> None:
+    plan = make_plan([f"assert f(1) == {constant}"], "", None)
+    assert (plan.tier, plan.calls) == (1, [])

@@ -54,7 +54,10 @@ def test_programs_to_verdicts(tmp_path: Path) -> None:
     assert "3 verdicts: 2 passed, 1 failed" in result.stdout
     verdicts = {row["id"]: row for row in read(out)}
     assert [verdicts[i]["outcome"] for i in "012"] == ["passed", "failed", "passed"]
-    assert set(verdicts["1"]) == set(["id", "outcome", "passed", "detail", "wall_s", "cpu_s", "peak_mib", "attested"])
+    assert set(verdicts["1"]) == set(
+        ["id", "outcome", "passed", "detail", "wall_s", "cpu_s", "peak_mib", "attested", "layers"]
+    )
+    assert set(verdicts["1"]["layers"]) >= {"no_new_privs", "seccomp", "rlimits", "landlock"}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,8 @@ def test_bad_lines_can_be_passed_over(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_the_same_command_resumes_after_a_kill(tmp_path: Path) -> None:
-    rows = [{**ADD, "id": str(i), "code": "import time\ntime.sleep(0.05)\n" + ADD["code"]} for i in range(40)]
+    code = "import time\ntime.sleep(0.05)\n" + ADD["code"]
+    rows = [{**ADD, "id": str(i), "code": f"{code}# {i}"} for i in range(40)]  # equal ones would share one run
     programs, out = write(tmp_path / "programs.jsonl", rows), tmp_path / "verdicts.jsonl"
     words = ("--programs", programs, "--out", out, "--workers", 1)
     process = subprocess.Popen(command(*words), env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
@@ -111,6 +115,22 @@ def test_the_same_command_resumes_after_a_kill(tmp_path: Path) -> None:
     assert {row["outcome"] for row in verdicts} == {"passed"}
     assert "0 run" in run(*words).stdout
     assert read(out) == verdicts
+
+
+def test_a_cache_order_and_what_was_shared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{**ADD, "id": str(i), "code": f"{ADD['code']}  # {i % 4}"} for i in range(12)]
+    words = ("--programs", write(tmp_path / "p.jsonl", rows), "--cache", tmp_path / "cache.jsonl", "--ordered")
+    assert main(*words, "--out", tmp_path / "a.jsonl") == 0
+    assert "8 shared the run of an equal program, 0 were in the cache\n4 run in" in capsys.readouterr().out
+    assert main(*words, "--out", tmp_path / "b.jsonl") == 0
+    said = capsys.readouterr().out
+    assert "0 run in" in said
+    assert [row["id"] for row in read(tmp_path / "a.jsonl")] == [str(i) for i in range(12)]
+    assert read(tmp_path / "a.jsonl") == read(tmp_path / "b.jsonl")
+    assert main(*words, "--out", tmp_path / "cache.jsonl") != 0
+    assert "--cache" in capsys.readouterr().err
+    assert main("--programs", tmp_path / "p.jsonl", "--out", tmp_path / "c", "--cache", tmp_path / "p.jsonl") != 0
+    assert "p.jsonl is no cache of verdicts" in capsys.readouterr().err
 
 
 PROBLEM = {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from plum_kernels import linear_logprob
-from plum_kernels.logprob import blocked
+from plum_kernels.logprob import blocks
 
 # N rows, D width, V vocabulary; blocks are shrunk to 8 x 16 below
 SHAPES = [
@@ -23,13 +23,13 @@ SHAPES = [
 
 
 pytestmark = pytest.mark.poison
-real_block_shape = blocked.block_shape
+real_block_shape = blocks.block_shape
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of at most 8 rows x 16 columns, so that small shapes meet every boundary."""
-    monkeypatch.setattr(blocked, "block_shape", lambda columns: (8, 16))
+    monkeypatch.setattr(blocks, "block_shape", lambda columns: (8, 16))
 
 
 def make_inputs(shape, dtype, *, scale=1.0, bias=True, seed=0):
@@ -197,7 +197,7 @@ def test_twenty_runs_are_bit_equal():
 @pytest.mark.parametrize("backend", ["blocked", "reference"])
 def test_no_logits_matrix_in_memory(monkeypatch, backend):
     """The largest tensor that blocked makes is a block; the reference shows that the watch sees more."""
-    monkeypatch.setattr(blocked, "block_shape", real_block_shape)
+    monkeypatch.setattr(blocks, "block_shape", real_block_shape)
     n, d, v = 600, 8, 9000
     sizes = []
 
@@ -211,7 +211,7 @@ def test_no_logits_matrix_in_memory(monkeypatch, backend):
     y = y.clamp(min=0)  # every row is scored
     with Watch():
         linear_logprob(x.requires_grad_(), w.requires_grad_(), y, backend=backend).logp.sum().backward()
-    assert max(sizes) == (n * v if backend == "reference" else 2048 * (blocked.BLOCK_ELEMENTS // 2048))
+    assert max(sizes) == (n * v if backend == "reference" else 2048 * (blocks.BLOCK_ELEMENTS // 2048))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from plum_core.objectives import dpo, kto, mismatch_kl
+from plum_core.objectives import OBJECTIVES, dpo, kto, mismatch_kl
 from plum_core.training import OptimConfig, PreferenceConfig, train_round
 from plum_core.training.batches import Example
 from plum_core.training.logps import completion_logps
@@ -87,7 +87,7 @@ def test_a_step_is_the_formula(objective, make, tmp_path):
     torch.testing.assert_close(got, exact, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("objective", ["dpo", "kto", "rft"])
+@pytest.mark.parametrize("objective", [name for name, spec in OBJECTIVES.items() if not spec.whole_batch])
 def test_micro_batches_change_nothing(objective, make, tmp_path):
     results = []
     for micro in (None, 60, 30):
@@ -100,6 +100,25 @@ def test_micro_batches_change_nothing(objective, make, tmp_path):
     for other_row, other in others:
         assert other_row == pytest.approx(row, rel=1e-5, abs=1e-5)
         torch.testing.assert_close(other, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [name for name, spec in OBJECTIVES.items() if spec.data == "pairs"])
+def test_training_on_pairs_sets_the_chosen_apart(objective, make, tmp_path):
+    """A few steps through the whole loop, without the terms that raise the chosen for another reason."""
+    settings = config(objective=objective, nll_weight=0.0, average_last=0.0, epochs=4)
+    rows = train_round(make.decoder(), make.pairs(24), [], settings, seed=1, folder=tmp_path).rows
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert rows[-1]["rewards/margins"] > rows[0]["rewards/margins"]
+    assert (tmp_path / "reference.safetensors").exists() == OBJECTIVES[objective].needs_reference
+
+
+@pytest.mark.parametrize("objective", ["aot", "aot_unpaired"])
+def test_what_compares_a_whole_batch_is_not_run_in_parts(objective, make):
+    with pytest.raises(ValueError, match=f"{objective} compares a whole batch: leave micro_batch_tokens out"):
+        config(objective=objective, micro_batch_tokens=60)
+    items = _items(make.pairs(4), objective)
+    with pytest.raises(ValueError, match="run it on one process, got 2"):
+        Round(make.decoder(), items, [], config(objective=objective), 5, World(rank=0, size=2))
 
 
 def test_ranks_sum_to_one_step(make, tmp_path):

@@ -1,4 +1,4 @@
-"""Rows x vocabulary in blocks that stay in cache: log-probs and their gradients without the logits matrix.
+"""Log-probs and their gradients in blocks that stay in cache, without the logits matrix.
 
 Letters in shapes: N rows, D width, V vocabulary, R rows of a block, C vocabulary columns of a block.
 
@@ -10,7 +10,6 @@ vocabulary is the outer loop, so that a block of the weight is widened once and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,93 +17,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LOG2_E, LN_2 = math.log2(math.e), math.log(2)
-WHOLE_VOCABULARY = 4096  # up to here one block spans the vocabulary and nothing has to be merged
-BLOCK_COLUMNS = 2048
-BLOCK_ELEMENTS = 1 << 19  # 2 MiB of fp32: a block is made, exponentiated and consumed in the level-2 cache
+from plum_kernels.logprob.blocks import LN_2, Blocks, Transform, local_targets, spans
+from plum_kernels.logprob.frozen import FrozenHeadLogprob
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transform:
-    """From raw logits a to u = z * log2(e), z = softcap * tanh(a / softcap) / temperature.
-
-    Base 2: the factor costs nothing inside the matrix product, and exp2 is three times as fast on a CPU
-    as exp, which besides slows down thirtyfold where its result is subnormal.
-    """
-
-    temperature: float
-    softcap: float | None
-
-    @property
-    def inner(self) -> float:
-        """What the matrix product is scaled by."""
-        return LOG2_E / self.temperature if self.softcap is None else 1.0 / self.softcap
-
-    @property
-    def outer(self) -> float:
-        """What the tanh is scaled by."""
-        assert self.softcap is not None
-        return self.softcap * LOG2_E / self.temperature
-
-    def finish(self, scaled: Tensor) -> Tensor:
-        """In place, a * inner (R, C) to u."""
-        return scaled if self.softcap is None else scaled.tanh_().mul_(self.outer)
-
-    def slope(self, u: Tensor) -> Tensor | None:
-        """dz/da less its factor ``1/temperature``: 1 - tanh**2, (R, C); None where it is 1 everywhere."""
-        return None if self.softcap is None else (u / self.outer).square_().neg_().add_(1.0)
-
-
-def block_shape(columns: int) -> tuple[int, int]:
-    """(rows, columns) of a block for a vocabulary of ``columns``."""
-    width = columns if columns <= WHOLE_VOCABULARY else BLOCK_COLUMNS
-    return max(32, BLOCK_ELEMENTS // width), width
-
-
-def spans(total: int, size: int) -> Iterator[slice]:
-    for start in range(0, total, size):
-        yield slice(start, min(start + size, total))
-
-
-class _Blocks:
-    """Blocks of logits in one reused buffer: the next block overwrites the last."""
-
-    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, transform: Transform) -> None:
-        self.rows, self.columns = block_shape(len(weight))
-        self.dtype = torch.promote_types(x.dtype, torch.float32)
-        self.x = x.to(self.dtype)
-        self.weight, self.bias, self.transform = weight, bias, transform
-        self.buffer = x.new_empty(min(self.rows, len(x)) * min(self.columns, len(weight)), dtype=self.dtype)
-
-    def vocabulary(self) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-        """Each span of the vocabulary with its weight (C, D) widened and its bias (C,) widened and scaled."""
-        for v in spans(len(self.weight), self.columns):
-            b = None if self.bias is None else self.bias[v].to(self.dtype) * self.transform.inner
-            yield v, self.weight[v].to(self.dtype), b
-
-    def logits(self, r: slice, w: Tensor, b: Tensor | None) -> Tensor:
-        """u (R, C) of rows ``r`` and the weight block ``w``."""
-        out = self.buffer[: (r.stop - r.start) * len(w)].view(-1, len(w))
-        if b is None:  # beta=0: what the buffer held is not read
-            out.addmm_(self.x[r], w.T, beta=0, alpha=self.transform.inner)
-        else:
-            torch.addmm(b, self.x[r], w.T, alpha=self.transform.inner, out=out)
-        return self.transform.finish(out)
-
-
-def _local_targets(targets: Tensor, v: slice) -> tuple[Tensor, Tensor]:
-    """Each target's column within span ``v`` (any column where it lies outside), and if it lies inside."""
-    local = targets - v.start
-    inside = (local >= 0) & (local < v.stop - v.start)
-    return local.clamp_(0, v.stop - v.start - 1).unsqueeze(1), inside
-
-
-def _forward(blocks: _Blocks, targets: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _forward(blocks: Blocks, targets: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(N,) each: the target's u, the maximum m of u, s = sum 2**(u - m), t = sum 2**(u - m) (u - m) ln 2."""
     picked, s, t = (blocks.x.new_zeros(len(targets), dtype=blocks.dtype) for _ in range(3))
     m = torch.full_like(s, torch.finfo(blocks.dtype).min)  # finite, so that m - m is 0 and never NaN
     for v, w, b in blocks.vocabulary():
-        local, inside = _local_targets(targets, v)
+        local, inside = local_targets(targets, v)
         for r in spans(len(targets), blocks.rows):
             u = blocks.logits(r, w, b)
             picked[r] = torch.where(inside[r], u.gather(1, local[r]).squeeze(1), picked[r])
@@ -130,7 +52,7 @@ class _BlockedLogprob(torch.autograd.Function):
         transform: Transform,
         entropy: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        picked, m, s, t = _forward(_Blocks(x, weight, bias, transform), targets, entropy)
+        picked, m, s, t = _forward(Blocks(x, weight, bias, transform), targets, entropy)
         h = s.log() - t / s if entropy else torch.zeros_like(s)
         ctx.save_for_backward(x, weight, targets, bias, m, s, h)
         ctx.transform, ctx.entropy = transform, entropy
@@ -154,7 +76,7 @@ class _BlockedLogprob(torch.autograd.Function):
         )
         wants = ctx.needs_input_grad
         wanted = (wants[0], wants[1], bias is not None and wants[3])
-        dx, dw, db = _backward(_Blocks(x, weight, bias, ctx.transform), targets, (m, s, h), upstream, wanted)
+        dx, dw, db = _backward(Blocks(x, weight, bias, ctx.transform), targets, (m, s, h), upstream, wanted)
         return None if dx is None else dx.to(x.dtype), dw, None, db, None, None
 
 
@@ -180,7 +102,7 @@ def _to_gradient(u: Tensor, r: slice, state: tuple[Tensor, Tensor, Tensor], g: _
 
 
 def _backward(
-    blocks: _Blocks,
+    blocks: Blocks,
     targets: Tensor,
     state: tuple[Tensor, Tensor, Tensor],
     g: _Upstream,
@@ -193,7 +115,7 @@ def _backward(
     db = torch.empty_like(blocks.bias) if want_b and blocks.bias is not None else None
     constant = 1.0 / blocks.transform.temperature
     for v, w, b in blocks.vocabulary():
-        local, inside = _local_targets(targets, v)
+        local, inside = local_targets(targets, v)
         hit = torch.where(inside, g.target, 0.0).to(blocks.dtype).unsqueeze(1)
         dw_v = torch.zeros_like(w) if want_w else None  # the sums over rows stay in fp32
         db_v = w.new_zeros(len(w)) if want_b else None
@@ -228,9 +150,13 @@ def blocked_logprob(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """(logp, logsumexp, entropy), each (N,) fp32, or fp64 for fp64 inputs.
 
-    Memory beyond inputs and outputs: one block (2 MiB), x in fp32, one widened weight block and its gradient.
+    Memory beyond inputs and outputs: one block (2 MiB), x in fp32, one widened weight block and its gradient. A
+    head that takes no gradient is not visited again in backward; then the gradient of x is held from forward on.
     """
     assert math.isfinite(temperature)
     transform = Transform(temperature=temperature, softcap=softcap)
+    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+    if torch.is_grad_enabled() and x.requires_grad and not trained and not entropy:
+        return *FrozenHeadLogprob.apply(x, weight, targets, bias, transform), None
     logp, lse, h = _BlockedLogprob.apply(x, weight, targets, bias, transform, entropy)
     return logp, lse, h if entropy else None

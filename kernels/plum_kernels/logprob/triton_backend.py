@@ -17,7 +17,7 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from plum_kernels.logprob.blocked import LN_2, Transform, spans
+from plum_kernels.logprob.blocks import LN_2, Transform, spans
 from plum_kernels.logprob.triton_kernels import tile_gradient, tile_statistics
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

@@ -28,9 +28,7 @@ def read(written: bytes, nonce: str, count: int, limits: dict[str, Any]) -> Answ
         for line in lines:
             if len(line) > longest:
                 raise Ending("output", "an answer longer than the output limit")
-            if len(values) == count:
-                raise Ending("violation", "more answers than calls")
-            values.append(_value(_message(line), nonce, len(values)))
+            values.append(_value(_message(line), nonce, len(values), count))
         if len(rest) > longest or len(written) >= ANSWERS_TOGETHER * longest:
             raise Ending("output", "answers longer than the output limit")
     except Ending as ending:
@@ -48,10 +46,12 @@ def _message(line: bytes) -> list[Any]:
     return message
 
 
-def _value(message: list[Any], nonce: str, index: int) -> Any:
+def _value(message: list[Any], nonce: str, index: int, count: int) -> Any:
     """The value of call ``index``, or the Result of its exception. Raises Ending when the code itself raised."""
     if message[0] != nonce or message[1] not in (index, -1) or type(message[1]) is not int:
         raise Ending("violation", "a message out of order")
+    if message[1] == count:
+        raise Ending("violation", "more answers than calls")
     if message[2] == "v" and len(message) == 4 and message[1] == index:
         try:
             return codec.decode(message[3])

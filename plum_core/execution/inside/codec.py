@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -249,12 +249,16 @@ def _items(body: Any, item: Item) -> list[Any]:
     return [item(x) for x in body]
 
 
-def _hashable(values: list[Any]) -> list[Any]:
-    """``values``, refused when so many hashes are equal that a set of them would take quadratic time."""
+def check_hashes(values: Collection[Any]) -> None:
+    """Raise Malformed when so many different values have one hash that a set of them would take quadratic time."""
     if len(values) > MAX_SAME_HASH:
-        commonest = Counter(map(hash, values)).most_common(1)[0][1]
-        if commonest > MAX_SAME_HASH:
+        commonest, times = Counter(map(hash, values)).most_common(1)[0]
+        if times > MAX_SAME_HASH and len({repr(v) for v in values if hash(v) == commonest}) > MAX_SAME_HASH:
             raise Malformed("colliding hashes")
+
+
+def _hashable(values: list[Any]) -> list[Any]:
+    check_hashes(values)
     return values
 
 

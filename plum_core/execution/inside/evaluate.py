@@ -1,8 +1,7 @@
 """The judge's own evaluator: the part of a test around its calls, compiled to closures over the calls' answers.
 
 ``assert abs(f(2) - 1.5) < 1e-6`` becomes: answer 0, minus 1.5, abs, less than. Only plain data and a list of
-harmless functions occur; any other form is ``Unsupported`` and the test goes to a tester process instead. Test code
-is written by a model too, so whatever could take unbounded time or memory has a bound.
+harmless functions occur, each with a bound; any other form is ``Unsupported`` and the test goes to a tester process.
 """
 
 from __future__ import annotations
@@ -17,21 +16,16 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from plum_core.execution.inside.codec import MAX_DECIMAL_EXPONENT
+from plum_core.execution.inside import bounded
+from plum_core.execution.inside.bounded import Excessive
 
 Answers = Sequence[Callable[[], Any]]
 Closure = Callable[[Answers], Any]
-
-MAX_ITEMS = 1_000_000
-MAX_BITS = 1 << 20
+KEPT_WEIGHT = 64  # items of a folded constant that a plan keeps: plans are kept by the hundred
 
 
 class Unsupported(ValueError):
     """A form of test that the judge does not evaluate itself."""
-
-
-class Excessive(ValueError):
-    """A test that would take unbounded time or memory to evaluate."""
 
 
 class Hole(ast.expr):
@@ -42,84 +36,15 @@ class Hole(ast.expr):
         self.index = index
 
 
-def _sized(value: Any) -> int:
-    return len(value) if isinstance(value, (str, bytes, bytearray, list, tuple)) else 0
-
-
-def _bits(value: Any) -> int:
-    return value.bit_length() if isinstance(value, int) else 0
-
-
-def _add(a: Any, b: Any) -> Any:
-    if _sized(a) + _sized(b) > MAX_ITEMS:
-        raise Excessive("a sequence of more than a million items")
-    return a + b
-
-
-def _mul(a: Any, b: Any) -> Any:
-    for sequence, times in ((a, b), (b, a)):
-        if _sized(sequence) and isinstance(times, int) and len(sequence) * times > MAX_ITEMS:
-            raise Excessive("a repetition of more than a million items")
-    if _bits(a) + _bits(b) > MAX_BITS:
-        raise Excessive("a product of more than a million bits")
-    return a * b
-
-
-def _pow(a: Any, b: Any) -> Any:
-    if isinstance(a, int) and isinstance(b, int) and a.bit_length() * abs(b) > MAX_BITS:
-        raise Excessive("a power of more than a million bits")
-    if not isinstance(a, (int, float, complex)) or not isinstance(b, (int, float, complex)):
-        raise TypeError("powers are for numbers")
-    return a**b
-
-
-def _lshift(a: Any, b: Any) -> Any:
-    if isinstance(b, int) and b + _bits(a) > MAX_BITS:
-        raise Excessive("a shift by more than a million bits")
-    return a << b
-
-
-def _mod(a: Any, b: Any) -> Any:
-    if isinstance(a, (str, bytes, bytearray)):
-        raise Excessive("% formatting in a test")
-    return a % b
-
-
-def _bounded_range(*args: int) -> range:
-    made = range(*args)
-    if len(made) > MAX_ITEMS:
-        raise Excessive("a range of more than a million numbers")
-    return made
-
-
-def _bounded_round(value: Any, digits: int | None = None) -> Any:
-    if digits is not None and abs(digits) > 10_000:
-        raise Excessive("rounding to more than ten thousand digits")
-    return round(value, digits)
-
-
-def _bounded_decimal(*args: Any) -> Decimal:
-    made = Decimal(*args)
-    if made.is_finite() and abs(made.adjusted()) > MAX_DECIMAL_EXPONENT:
-        raise Excessive("a decimal with an exponent of more than 5000")
-    return made
-
-
-def _bounded_fraction(*args: Any) -> Fraction:
-    if any(isinstance(arg, str) and "e" in arg.lower() for arg in args):
-        raise Excessive("a fraction with an exponent")
-    return Fraction(*args)
-
-
 BINARY: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: _add,
+    ast.Add: bounded.add,
     ast.Sub: operator.sub,
-    ast.Mult: _mul,
+    ast.Mult: bounded.mul,
     ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: _mod,
-    ast.Pow: _pow,
-    ast.LShift: _lshift,
+    ast.FloorDiv: bounded.floordiv,
+    ast.Mod: bounded.mod,
+    ast.Pow: bounded.power,
+    ast.LShift: bounded.lshift,
     ast.RShift: operator.rshift,
     ast.BitOr: operator.or_,
     ast.BitAnd: operator.and_,
@@ -147,25 +72,27 @@ COMPARE: dict[type, Callable[[Any, Any], Any]] = {
 CONSUMERS: dict[str, Callable[..., Any]] = {
     "all": all,
     "any": any,
-    "dict": dict,
-    "frozenset": frozenset,
+    "dict": bounded.hashed(dict),
+    "frozenset": bounded.hashed(frozenset),
     "list": list,
     "max": max,
     "min": min,
-    "set": set,
+    "set": bounded.hashed(set),
     "sorted": sorted,
-    "sum": sum,
+    "sum": bounded.bounded_sum,
     "tuple": tuple,
 }
 # Constructors of the standard library whose values travel: an expected value may be written with them.
 LIBRARY: dict[str, Callable[..., Any]] = {
-    **{kind.__name__: kind for kind in (Counter, OrderedDict, date, datetime, deque, timedelta)},
-    "Decimal": _bounded_decimal,
-    "Fraction": _bounded_fraction,
+    kind.__name__: kind for kind in (Counter, Decimal, Fraction, OrderedDict, date, datetime, deque, timedelta)
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **CONSUMERS,
     **LIBRARY,
+    "Counter": bounded.hashed(Counter),
+    "OrderedDict": bounded.hashed(OrderedDict),
+    "Decimal": bounded.bounded_decimal,
+    "Fraction": bounded.bounded_fraction,
     "abs": abs,
     "bool": bool,
     "complex": complex,
@@ -174,8 +101,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "int": int,
     "isinstance": isinstance,
     "len": len,
-    "range": _bounded_range,
-    "round": _bounded_round,
+    "range": bounded.bounded_range,
+    "round": bounded.bounded_round,
     "str": str,
     "type": lambda value: type(value),
 }
@@ -231,12 +158,12 @@ def _folded(node: ast.expr, closure: Closure) -> Closure:
     if any(isinstance(part, Hole) for part in ast.walk(node)):
         return closure
     try:
-        value = closure([])
+        value = bounded.checked(closure([]))
     except Excessive as problem:
         raise Unsupported(str(problem)) from None
     except Exception:
         return closure  # it is the test that raises, each time it is evaluated
-    return lambda answers: value
+    return closure if bounded.weight(value) > KEPT_WEIGHT else lambda answers: value
 
 
 def _hole(node: Hole) -> Closure:
@@ -293,9 +220,10 @@ def _binary(node: ast.BinOp) -> Closure:
 
 
 def _sequence(node: ast.List | ast.Tuple | ast.Set) -> Closure:
-    kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
+    kinds: dict[type, Callable[..., Any]] = {ast.List: list, ast.Tuple: tuple, ast.Set: bounded.hashed(set)}
+    kind = kinds[type(node)]
     parts = [compile_test(item) for item in node.elts]
-    return lambda answers: kind(part(answers) for part in parts)
+    return lambda answers: bounded.checked(kind([part(answers) for part in parts]))
 
 
 def _dict(node: ast.Dict) -> Closure:
@@ -303,7 +231,7 @@ def _dict(node: ast.Dict) -> Closure:
         raise Unsupported("** in a dictionary")
     keys = [compile_test(key) for key in node.keys if key is not None]
     values = [compile_test(value) for value in node.values]
-    return lambda answers: {k(answers): v(answers) for k, v in zip(keys, values, strict=True)}
+    return lambda answers: bounded.checked({k(answers): v(answers) for k, v in zip(keys, values, strict=True)})
 
 
 def _name(node: ast.Name) -> Closure:

@@ -17,6 +17,10 @@ HEADER = struct.Struct("<I")
 dumps = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 
 
+class ChannelClosed(Exception):
+    """The other side closed the socket. No EOFError, which a program may raise on its own account."""
+
+
 def pack(message: Any) -> bytes:
     """One frame. ``message`` is JSON-able."""
     body = dumps(message).encode()
@@ -31,17 +35,17 @@ def pack_job(job: dict[str, Any]) -> bytes:
 
 def read_job(fd: int) -> dict[str, Any]:
     """The job on a child's socket; what the judge wrote, and nobody else. Not a byte more: descriptors may follow."""
-    job: dict[str, Any] = marshal.loads(read_exactly(fd, HEADER.unpack(os.read(fd, HEADER.size))[0]))
+    job: dict[str, Any] = marshal.loads(read_exactly(fd, HEADER.unpack(read_exactly(fd, HEADER.size))[0]))
     return job
 
 
 def read_exactly(fd: int, size: int) -> bytes:
-    """``size`` bytes of a blocking descriptor. Raises EOFError when the other side closes before."""
+    """``size`` bytes of a blocking descriptor. Raises ChannelClosed when the other side closes before."""
     parts = []
     while size > 0:
         part = os.read(fd, min(size, 1 << 20))
         if not part:
-            raise EOFError("the other side closed the socket")
+            raise ChannelClosed
         parts.append(part)
         size -= len(part)
     return b"".join(parts)

@@ -16,7 +16,7 @@ from typing import Any
 
 from plum_core.execution.inside import answers, codec, frames, stdio
 from plum_core.execution.inside.plan import Check, Plan, inline, make_plan, wants
-from plum_core.execution.inside.processes import Child, Closed, Ending, Zygote, ending_of
+from plum_core.execution.inside.processes import Child, Closed, Ending, Forged, Zygote, ending_of
 from plum_core.execution.inside.results import Result, exception_result
 
 MAX_DETAIL = 400
@@ -141,6 +141,8 @@ def _run_split(zygote: Zygote, plan: Plan, program: dict[str, Any], usage: Usage
     child = zygote.take()
     ending = _run_child(child, converse, limits, usage)
     values, broken = answers.read(child.written, nonce, count, limits)
+    if isinstance(ending, Forged):
+        values = []
     lost = Result(*(broken or ending).args)
     asked = [test.asked for test in plan.tests if test.asked is not None]
     usage.values = [codec.literal(values[i]) if i < len(values) else None for i in asked]

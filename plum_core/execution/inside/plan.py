@@ -9,6 +9,7 @@ inline    what even that cannot carry runs inside the program's own process: the
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -74,7 +75,13 @@ def _entries(tests: Sequence[Parsed]) -> frozenset[str]:
     return frozenset(roots[0][:1])
 
 
-def _loaded_names(sources: Sequence[str], entries: frozenset[str]) -> list[str]:
+def _is_module(source: str, name: str) -> bool:
+    """Whether test code means the module of that name: not where it calls a function, or a class, named like one."""
+    attribute = r"(datetime|date|time|timedelta|timezone|tzinfo|UTC|MINYEAR|MAXYEAR)\b" if name == "datetime" else ""
+    return re.search(rf"\b{name}\s*\.\s*{attribute}", source) is not None
+
+
+def _loaded_names(sources: Sequence[str], entries: frozenset[str], local: Sequence[str]) -> list[str]:
     """Every name that the sources read: the tester binds those that the program defines.
 
     Names of Python's own stay Python's, whatever the program makes of them.
@@ -84,7 +91,7 @@ def _loaded_names(sources: Sequence[str], entries: frozenset[str]) -> list[str]:
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Name):
                 names.add(node.id)
-    return sorted((names - BUILTINS - LIBRARY.keys() - LOCAL_MODULES.keys()) | (names & entries))
+    return sorted((names - BUILTINS - LIBRARY.keys() - set(local)) | (names & entries))
 
 
 def _broken(answers: Answers) -> Any:
@@ -141,8 +148,8 @@ def make_plan(tests: Sequence[str], setup: str, entry: str | None, calls: Sequen
         if calls:
             raise ValueError("calls cannot be combined with tests that only run beside the program")
         return inline(Plan(planned, [], {}, "", "", [], 2), setup)
-    names = _loaded_names([setup, *remote], entries)
-    local = [name for name in LOCAL_MODULES if any(name in source for source in remote)]
+    local = [name for name in LOCAL_MODULES if name not in entries and _is_module("\n".join(remote), name)]
+    names = _loaded_names([setup, *remote], entries, local)
     tester_setup = "".join(_IMPORT.format(LOCAL_MODULES[name], name) for name in local) + setup
     return Plan(planned, splitter.calls, splitter.bind, here, tester_setup, names, 1)
 

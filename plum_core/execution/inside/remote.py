@@ -22,8 +22,10 @@ SPECIALS: dict[str, Callable[..., Any]] = {
     "bool": bool,
     "str": str,
     "repr": repr,
-    "list": list,
+    "iter": iter,
     "next": next,
+    "type": type,
+    "isinstance": lambda kind, value: isinstance(value, kind),
     "getitem": operator.getitem,
     "setitem": operator.setitem,
     "delitem": operator.delitem,
@@ -68,14 +70,14 @@ class Session:
         return call
 
     def serve(self) -> list[Any]:
-        """Answer requests until one is the answer to a callback, and return that. Raises EOFError at the end."""
+        """Answer requests until one is the answer to a callback, and return that. Raises ChannelClosed at the end."""
         while True:
             request = frames.read(self._fd)
             if request[0] in ("return", "raise"):
                 return list(request)
             try:
                 answer = [self._nonce, "a", "v", *_perform(request, self, self._space)]
-            except EOFError:
+            except frames.ChannelClosed:
                 raise
             except BaseException as problem:
                 answer = [self._nonce, "a", "e", *describe(problem)]
@@ -84,7 +86,7 @@ class Session:
 
 def serve(fd: int, nonce: str, space: dict[str, Any]) -> None:
     """Answer requests until the socket closes: ``[nonce, "a", "v", value, changes]`` or ``[.., "e", names, text]``."""
-    with suppress(EOFError):
+    with suppress(frames.ChannelClosed):
         Session(fd, nonce, space).serve()
 
 

@@ -56,8 +56,9 @@ def _converse(
         ending = reason
     except Closed:
         closed = True  # os._exit and its like: the wait status tells
-    reaped = child.finish(closed=closed)
-    add(child.used_s, reaped.peak_kib)
+    finally:
+        reaped = child.finish(closed=closed)
+        add(child.used_s, reaped.peak_kib)
     if ending is not None:
         return ending
     values, broken = answers.read(child.written, nonce, 1, limits)

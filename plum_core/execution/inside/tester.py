@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from plum_core.execution.inside import codec, frames, remote, shim
+from plum_core.execution.inside import codec, frames, remote, shim, words
 from plum_core.execution.inside.evaluate import LIBRARY
 from plum_core.execution.inside.program import describe, load, rebuilt
 
@@ -23,11 +23,14 @@ class Untransportable(TypeError):
     """The test hands the program something that is neither data nor the program's own: it cannot be split."""
 
 
-_OF_DATA = frozenset(
+_CHANGES = words("append extend insert remove clear sort reverse add discard update pop popitem")
+# What an answer may be asked for though it is no data. Nothing that hands it the expected value: x - 3 == 0.
+_OF_OBJECTS = words("iter next str repr bool type isinstance getitem setitem delitem")
+_ASKS_DATA = frozenset(
     name
     for kind in (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
     for name in dir(kind)
-    if not name.startswith("__")
+    if not name.startswith("__") and name not in _CHANGES
 )
 
 
@@ -35,9 +38,10 @@ class Remote:
     """A function, class or object of the program.
 
     ``trusted`` tells what a test may ask of it. A global, and what a call of a capitalised global returns (a test that
-    writes ``Stack()`` means an object), may be asked anything. What another call returned is an answer: where the test
-    treats it as data, by a method that data has, by ``len`` or ``in``, it has to be data; an object of the program's
-    could say yes to each such question. This is decided by the test's words, never by what came back.
+    writes ``Stack()`` means an object), may be asked anything. What another call returned is an answer: it may be
+    called, indexed, iterated and changed, for what comes of that is compared as data. But where the test asks it what
+    one asks of data, by ``len``, ``in``, ``-`` or ``.startswith``, it has to be data; an object of the program's could
+    say yes to each such question. This is decided by the test's words, never by what came back.
     """
 
     def __init__(self, ask: Ask, number: int, trusted: bool, builds: bool) -> None:
@@ -59,7 +63,7 @@ class Remote:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if not self._remote[2] and name in _OF_DATA:
+        if not self._remote[2] and name in _ASKS_DATA:
             raise TypeError(f"the test treats an object of the program as data: .{name}")
         return self._remote[0](["attr", _encode(self), name])[0]
 
@@ -73,11 +77,34 @@ class Remote:
         return hash(self._remote[1])
 
     def __iter__(self) -> Any:
-        return iter(_special(self, "list"))
+        return _drawn(_special(self, "iter"))
+
+
+def _drawn(iterator: Any) -> Any:
+    """One element a request: an iterator of the program's may have no end."""
+    while True:
+        try:
+            item = _special(iterator, "next")
+        except StopIteration:
+            return
+        yield item
+
+
+def _is_instance(value: Any, kinds: Any) -> bool:
+    """isinstance, for a test whose classes may be the program's: of its own classes a program is the judge anyway."""
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    theirs = [kind for kind in kinds if isinstance(kind, Remote)]
+    if isinstance(value, Remote):
+        return any(_special(kind, "isinstance", value) for kind in theirs)
+    return isinstance(value, tuple(kind for kind in kinds if not isinstance(kind, Remote)))
+
+
+def _type(*args: Any) -> Any:
+    return _special(args[0], "type") if len(args) == 1 and isinstance(args[0], Remote) else type(*args)
 
 
 def _special(subject: Remote, name: str, *args: Any) -> Any:
-    if not subject._remote[2]:
+    if name not in _OF_OBJECTS and not subject._remote[2]:
         raise TypeError(f"the test treats an object of the program as data: {name}")
     trees = [_encode(arg) for arg in args]
     return subject._remote[0](["special", _encode(subject), trees, name])[0]
@@ -88,7 +115,7 @@ def _add_special(name: str) -> None:
 
 
 for _name in remote.SPECIALS:
-    if _name != "list":  # iteration, above
+    if _name not in ("iter", "type", "isinstance"):  # above
         _add_special(_name)
 
 
@@ -142,7 +169,7 @@ def run(job: dict[str, Any], fd: int, _: int) -> None:
 
     try:
         space = load("", "tests")
-        space.update(LIBRARY)
+        space.update(LIBRARY, isinstance=_is_instance, type=_type)
         for name in job["names"]:
             _bind(name, space, ask)
         exec(compile(job["setup"], "<setup>", "exec", 0, True), space)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
+import signal
 import socket
 import sys
 import traceback
+import warnings
 from typing import Any
 
-from plum_core.execution.inside import frames, zygote
+from plum_core.execution.inside import frames, kernel, zygote
 from plum_core.execution.inside.judge import Judge
 from plum_core.execution.inside.processes import ParentGone, SandboxFault, Zygote, ZygoteGone
+
+# CPU seconds for which this process may work on one job: the evaluator's bounds leave it far below
+JUDGING_S, JUDGING_STDIN_S = 20.0, 2.0
+MEMORY = 8 << 30  # address space of this process
 
 
 def main(options: dict[str, Any]) -> None:
@@ -21,19 +28,24 @@ def main(options: dict[str, Any]) -> None:
         parent = os.pidfd_open(options["parent"])
     except ProcessLookupError:
         os._exit(0)
+    if options["dies_with_parent"]:
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL, "death with the parent")
     if os.getppid() != options["parent"]:
         os._exit(0)
     os.set_inheritable(channel, False)
     packages = _package_folders(options["packages"])
-    threads = options.get("threads", 0)
+    threads = options["threads"]
     control = _fork_zygote((channel, parent), packages, options["simulated"], threads > 0)
+    warnings.simplefilter("ignore")  # of test code that is only read here; the zygote has its own filters
     try:
         client = Zygote(control, parent, threads)
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY if hard < 0 else min(MEMORY, hard), hard))
         frames.write(channel, {"ready": True, "layers": client.spaces, "python": sys.version.split()[0]})
         _serve(channel, parent, Judge(client, packages))
     except SandboxFault as fault:
         frames.write(channel, {"unavailable": str(fault)})
-    except (ParentGone, BrokenPipeError, ConnectionResetError, EOFError):
+    except (ParentGone, BrokenPipeError, ConnectionResetError, frames.ChannelClosed):
         pass
     os._exit(0)  # the zygote and its children die with this process
 
@@ -58,6 +70,8 @@ def _serve(channel: int, parent: int, judge: Judge) -> None:
         if any(fd == parent for fd, _ in poll.poll()):
             return
         job = frames.read(channel)
+        # hard, because no handler runs while a builtin works; of this process's own time, so load has no part in it
+        signal.setitimer(signal.ITIMER_VIRTUAL, JUDGING_S + JUDGING_STDIN_S * len(job["stdin_tests"]))
         gone = False
         try:
             verdict = judge.judge(job)
@@ -67,7 +81,7 @@ def _serve(channel: int, parent: int, judge: Judge) -> None:
             verdict = {"fault": str(fault)}
         except Exception:
             verdict = {"fault": traceback.format_exc(limit=-3)}
-        frames.write(channel, {"token": job["token"], **verdict})
+        frames.write(channel, {"token": job["token"], "gone": gone, **verdict})
         if gone:
             return
         judge.prepare()

@@ -167,7 +167,9 @@ def to_json(config: DecoderConfig) -> dict[str, Any]:
                 return out
         except ValueError:
             continue  # this layout's keys cannot hold these values
-    raise ValueError(f"{_difference(config, kinds[0] if kinds else 'llama')}: no layout among {', '.join(FAMILIES)} has it")
+    raise ValueError(
+        f"{_difference(config, kinds[0] if kinds else 'llama')}: no layout among {', '.join(FAMILIES)} has it"
+    )
 
 
 def _write(config: DecoderConfig, kind: str) -> dict[str, Any]:

@@ -96,7 +96,11 @@ def write_qwen3(c: DecoderConfig) -> Switches:
 
 
 def read_qwen3_moe(keys: Keys, common: Switches) -> Switches:
-    bias, layers, step = keys.switch("attention_bias"), common["num_hidden_layers"], keys.count("decoder_sparse_step", 1)
+    bias, layers, step = (
+        keys.switch("attention_bias"),
+        common["num_hidden_layers"],
+        keys.count("decoder_sparse_step", 1),
+    )
     experts = keys.take("num_experts", keys.take("num_local_experts", 128))
     keys.only("num_local_experts", (experts, None), f"contradicts num_experts = {experts}: keep one of the two")
     keys.only("shared_expert_intermediate_size", (None, 0), "is not supported; Qwen3's experts share none")

@@ -38,7 +38,7 @@ class DecoderConfig:
     mlp_bias: bool = False
     tie_word_embeddings: bool = True
 
-    rope: Rope = Rope()
+    rope: Rope = Rope()  # noqa: RUF009 - frozen, so one default may serve all
     partial_rotary_factor: float = 1.0  # share of a head's channels that is rotated
     sliding_window: int | None = None  # positions attended to in ``sliding_layers``, the own one included
     sliding_layers: tuple[int, ...] = ()
@@ -99,7 +99,8 @@ class DecoderConfig:
                 raise ValueError(f"{name} names layer {outside[0]} of {self.num_hidden_layers}: count from 0")
         if bool(self.sliding_layers) != (self.sliding_window is not None):
             raise ValueError(
-                f"sliding_window={self.sliding_window} with {len(self.sliding_layers)} sliding_layers: give both or none"
+                f"sliding_window={self.sliding_window} with {len(self.sliding_layers)} sliding_layers: "
+                "give both or none"
             )
         if self.sparse_layers and not (
             self.num_experts > 0 and self.moe_intermediate_size > 0 and 0 < self.num_experts_per_tok <= self.num_experts

@@ -148,8 +148,9 @@ def _common(keys: Keys, family: Family) -> Switches:
     out |= read_rope(keys, out["max_position_embeddings"], family.rotated)
     if family.rotated == 1 and out["partial_rotary_factor"] != 1:
         raise ValueError(
-            f"{keys.place}: partial_rotary_factor = {out['partial_rotary_factor']} is not supported in the {keys.layout} "
-            "layout, whose heads are rotated whole (stablelm's are not); remove the key if it changes nothing"
+            f"{keys.place}: partial_rotary_factor = {out['partial_rotary_factor']} is not supported in the "
+            f"{keys.layout} layout, whose heads are rotated whole (stablelm's are not); remove the key if it changes "
+            "nothing"
         )
     return out
 

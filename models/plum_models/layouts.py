@@ -164,9 +164,10 @@ def read_gemma2(keys: Keys, common: Switches) -> Switches:
 
 
 def write_gemma2(c: DecoderConfig) -> Switches:
+    scale = c.query_pre_attn_scalar or float(c.head_dim)
     return {
         "attention_bias": c.attention_bias,
-        "query_pre_attn_scalar": c.query_pre_attn_scalar,
+        "query_pre_attn_scalar": int(scale) if scale == int(scale) else scale,  # transformers wants a whole number
         "attn_logit_softcapping": c.attention_softcap,
         "final_logit_softcapping": c.logit_softcap,
         "sliding_window": c.sliding_window,

@@ -109,7 +109,8 @@ def draw_tokens(
 ) -> tuple[Tensor, Tensor]:
     """``draw_`` with logits = hidden @ head.T, some rows at a time so that their logits stay in the cache.
 
-    hidden: (R, D); head: (V, D). softcap: logits z become softcap * tanh(z / softcap). A head that is itself larger than a cache is read once for all rows.
+    hidden: (R, D); head: (V, D). softcap: logits z become softcap * tanh(z / softcap). A head
+    that is itself larger than a cache is read once for all rows.
     """
     rows = len(hidden)
     if head.numel() * head.element_size() <= SMALL_HEAD_BYTES:

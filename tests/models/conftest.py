@@ -25,6 +25,8 @@ SIZES = dict(
     pad_token_id=None,
     eos_token_id=0,
 )
+
+
 def rope(kind: str, **values: float) -> dict[str, dict[str, float | str]]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 500.0, **values}}
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plum_models.config import DecoderConfig
+from plum_models.lora import effective_weight
 from plum_models.norms import RMSNorm
 from plum_models.rope import rotate
 
@@ -124,5 +125,5 @@ class Attention(nn.Module):
 def joined(linears: Sequence[nn.Linear]) -> Joined:
     """Linear layers of one input as a single one: fewer and larger matrix products."""
     biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
-    weights: list[Tensor] = [linear.weight for linear in linears]
+    weights = [effective_weight(linear) for linear in linears]
     return torch.cat(weights), torch.cat(biases) if biases else None

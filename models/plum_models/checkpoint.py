@@ -19,6 +19,7 @@ from plum_models.config import DecoderConfig
 from plum_models.decoder import Decoder
 from plum_models.families import read_config, to_json
 from plum_models.keys import read_json
+from plum_models.lora import adapted
 from plum_models.tokenizer import Tokenizer
 
 INDEX = "model.safetensors.index.json"
@@ -163,11 +164,14 @@ def save(
     """Write a checkpoint folder, whole or not at all: a temporary folder beside it takes its place when complete.
 
     dtype: of the saved weights; the decoder's own where not given. shard_bytes: how large a file may become before
-    the next one is begun. A checkpoint that stands there is replaced; ValueError where the folder holds anything else.
+    the next one is begun. A checkpoint that stands there is replaced; ValueError where the folder holds anything else,
+    or the decoder has adapters.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
         raise ValueError(f"{folder} holds files that are no checkpoint: name a new or empty folder")
+    if adapted(decoder):
+        raise ValueError("this decoder has adapters: fold_lora makes it plain, save_lora writes the adapters alone")
     config = config_json(decoder.config, tokenizer, dtype or decoder.head_weight.dtype)
     staged, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.{end}") for end in ("partial", "old"))
     staged.mkdir(parents=True)

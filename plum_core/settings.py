@@ -290,7 +290,9 @@ def _apply_flags(cls: type[C], default: C, flags: Sequence[str], places: Mapping
         if not stop.code:
             raise
     message = _unboxed(complaints.getvalue())
-    raise ValueError(message + _set_in(message, places)) from None
+    on_line = {word[2:].partition("=")[0].replace("-", "_") for word in flags if word.startswith("--")}
+    in_files = {key: place for key, place in places.items() if key not in on_line}
+    raise ValueError(message + _set_in(message, in_files)) from None
 
 
 def _unboxed(box: str) -> str:
@@ -302,7 +304,7 @@ def _unboxed(box: str) -> str:
 
 
 def _set_in(message: str, places: Mapping[str, str]) -> str:
-    """Which file set the keys that the message speaks of."""
+    """Which file set the keys that the message speaks of; a key that a flag set has no place here."""
     found = [
         f"{key} is set in {place}" for key, place in places.items() if re.search(rf"\b{key.split('.')[-1]}\b", message)
     ]

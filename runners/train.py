@@ -3,6 +3,10 @@
     python runners/train.py --policy CHECKPOINT --preferences pairs.jsonl --out runs/trained
     torchrun --nproc-per-node 2 runners/train.py --policy CHECKPOINT --preferences labels.jsonl --out runs/trained \
         --training.objective kto
+    python runners/train.py --policy CHECKPOINT --preferences runs/mine/round-001 --out runs/trained \
+        --training.objective grpo
+
+grpo, dapo and rloo learn from a round's folder: from its samples.jsonl and verdicts.jsonl.
 
 The policy is written to OUT/policy, metrics to OUT/metrics.jsonl. Killed, the same command goes on from the last
 checkpoint and ends in the same weights.
@@ -17,10 +21,10 @@ from pathlib import Path
 
 from plum_core import settings
 from plum_core.objectives import find_objective
-from plum_core.records import Label, Pair, read_jsonl, write_jsonl
+from plum_core.records import Label, Pair, Sample, Verdict, read_jsonl, write_jsonl
 from plum_core.rounds.single import bench
 from plum_core.rounds.sources import read_sft
-from plum_core.training import PreferenceConfig
+from plum_core.training import PreferenceConfig, Records, grade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +32,7 @@ class TrainConfig:
     """What to learn from, and how."""
 
     policy: Path  # checkpoint folder to start from
-    preferences: Path  # JSONL of pairs (dpo, rft) or labels (kto)
+    preferences: Path  # JSONL of pairs or of labels, or a round's folder, as the objective wants
     out: Path  # folder
     reference: Path | None = None  # checkpoint to stay near; the policy as it comes where not given
     sft: Path | None = None  # JSONL of {prompt, completion} for replay
@@ -38,14 +42,25 @@ class TrainConfig:
     training: PreferenceConfig = field(default_factory=PreferenceConfig)
 
 
+def read_records(path: Path, training: PreferenceConfig) -> Records:
+    """What ``training.objective`` learns from; ValueError where ``path`` is a folder for a file, or the other way."""
+    data = find_objective(training.objective).data
+    if (data == "groups") != path.is_dir():
+        wanted = "JSONL of labels" if data == "labels" else "JSONL of pairs"
+        if data == "groups":
+            wanted = "a round's folder with samples.jsonl and verdicts.jsonl"
+        raise ValueError(f"objective {training.objective} learns from {wanted}: --preferences {path} is not one")
+    if data == "groups":
+        samples = read_jsonl(path / "samples.jsonl", Sample)
+        return grade(samples, read_jsonl(path / "verdicts.jsonl", Verdict), training.groups.reward)
+    return list(read_jsonl(path, Label)) if data == "labels" else list(read_jsonl(path, Pair))
+
+
 def run(config: TrainConfig) -> None:
-    labels = find_objective(config.training.objective).data == "labels"
     target = config.out / "policy"
     if target.exists():
         raise ValueError(f"{target} exists: remove it, or name another --out")
-    records: list[Pair] | list[Label] = (
-        list(read_jsonl(config.preferences, Label)) if labels else list(read_jsonl(config.preferences, Pair))
-    )
+    records = read_records(config.preferences, config.training)
     with bench(device=config.device, quiet=config.quiet) as place:
         display = place.display
         if display:

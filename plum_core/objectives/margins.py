@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from plum_core.objectives.objective import Objective, check_same_length
-from plum_core.objectives.pairs import check_positive, check_smoothing, ratios
+from plum_core.objectives.pairs import check_not_negative, check_positive, check_smoothing, ratios
 
 
 def hinge(
@@ -81,8 +81,7 @@ def dpop(
     has become less likely: -log sigmoid(beta (d - penalty max(0, ref_chosen - chosen))). At 0 it is DPO.
     """
     r = ratios(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta)
-    if not penalty >= 0:
-        raise ValueError(f"penalty must be >= 0, got {penalty}")
+    check_not_negative(penalty=penalty)
     return r.objective(-F.logsigmoid(beta * (r.chosen - r.rejected - penalty * torch.relu(-r.chosen))), beta)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -24,3 +25,13 @@ def check_same_length(**tensors: Tensor) -> None:
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     if len(set(shapes.values())) > 1 or any(t.dim() != 1 for t in tensors.values()):
         raise ValueError(f"log-probs must be (B,) with one B, got {shapes}")
+
+
+def capped_exp(x: Tensor) -> Tensor:
+    """exp(x) up to a limit and its tangent beyond: rising, finite, and with a finite gradient everywhere.
+
+    The limit is 20 (a ratio of 5e8), because a gradient's norm squares what passes it and must stay in fp32; 560 in
+    fp64.
+    """
+    limit = 560.0 if x.dtype == torch.float64 else 20.0
+    return torch.exp(x.clamp(max=limit)) * (1 + torch.relu(x - limit))

@@ -56,6 +56,13 @@ def check_positive(**values: float) -> None:
             raise ValueError(f"{name} must be > 0, got {value}")
 
 
+def check_not_negative(**values: float) -> None:
+    """ValueError unless all are >= 0."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"{name} must be >= 0, got {value}")
+
+
 def check_smoothing(label_smoothing: float, *, above_zero: bool = False) -> None:
     """ValueError unless the share of labels the wrong way round is in [0, 0.5), or in (0, 0.5)."""
     if not 0 <= label_smoothing < 0.5:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from plum_core.execution import Limits
+from plum_core.objectives import find_objective
 from plum_core.preferences import SelectionConfig
 from plum_core.rounds.grammar_source import GrammarConfig
 from plum_core.rounds.sources import TasksConfig
@@ -114,6 +115,11 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
+        if find_objective(self.training.objective).data == "groups":
+            raise ValueError(
+                f"training.objective {self.training.objective} learns from a round's samples and verdicts, rounds from "
+                "preferences: give the folder of a round to runners/train.py, or choose an objective of pairs or labels"
+            )
         if self.rounds < 0:
             raise ValueError(f"rounds must be 0 (evaluate alone) or more, got {self.rounds}")
         if self.out.exists() and not self.out.is_dir():

@@ -13,11 +13,10 @@ import torch
 import plum_models
 from plum_core.execution import Executor
 from plum_core.prompts import encode_prompt
-from plum_core.records import Label, Pair, Program, Verdict
+from plum_core.records import Program, Verdict
 from plum_core.rounds.config import ExecutionConfig
 from plum_core.sampling import Completion, Request, Sampler, SamplingParams
-from plum_core.training import Example, PreferenceConfig, World, train_round
-from plum_core.training.batches import plan_batches
+from plum_core.training import Example, PreferenceConfig, Records, World, planned_steps, train_round
 
 OnStep = Callable[[dict[str, float], int], None]  # a step's metrics, and how many steps there will be
 
@@ -65,7 +64,7 @@ class Engine(Protocol):
         self,
         start: Path,
         reference: Path,
-        records: Sequence[Pair] | Sequence[Label],
+        records: Records,
         replay: Sequence[tuple[str, str]],
         *,
         config: PreferenceConfig,
@@ -164,7 +163,7 @@ class LocalEngine:
         self,
         start: Path,
         reference: Path,
-        records: Sequence[Pair] | Sequence[Label],
+        records: Records,
         replay: Sequence[tuple[str, str]],
         *,
         config: PreferenceConfig,
@@ -206,25 +205,6 @@ class LocalEngine:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-
-def planned_steps(records: Sequence[Pair] | Sequence[Label], config: PreferenceConfig) -> int:
-    """Optimizer steps that a round on ``records`` takes."""
-    costs = [_cost(record, config.objective) for record in records if _is_used(record, config.objective)]
-    return config.epochs * len(plan_batches(costs, config.tokens_per_batch, 0))
-
-
-def _is_used(record: Pair | Label, objective: str) -> bool:
-    return isinstance(record, Pair) or record.label or objective == "kto"
-
-
-def _cost(record: Pair | Label, objective: str) -> tuple[int, int]:
-    """(rows, tokens of the wider one) of a record in a batch."""
-    if isinstance(record, Label):
-        answers = [record.completion_token_ids]
-    else:
-        answers = [record.chosen_token_ids, record.rejected_token_ids][: 1 if objective == "rft" else 2]
-    return len(answers), len(record.prompt_token_ids) + max(map(len, answers))
 
 
 def _example(policy: LoadedPolicy, prompt: str, completion: str) -> Example:

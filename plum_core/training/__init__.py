@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from plum_core.training.batches import Example, cycle
+from plum_core.training.groups import Graded, grade
 from plum_core.training.loop import TrainResult
 from plum_core.training.optim import OptimConfig
-from plum_core.training.preference import train_round
-from plum_core.training.preference_step import PreferenceConfig
+from plum_core.training.preference import Records, planned_steps, train_round
+from plum_core.training.preference_config import PreferenceConfig
 from plum_core.training.sft import SftConfig, train_sft
 from plum_core.training.world import World, init_world
 
 __all__ = [
     "Example",
+    "Graded",
     "OptimConfig",
     "PreferenceConfig",
+    "Records",
     "SftConfig",
     "TrainResult",
     "World",
     "cycle",
+    "grade",
     "init_world",
+    "planned_steps",
     "train_round",
     "train_sft",
 ]

@@ -13,10 +13,12 @@ class Example:
     """A prompt and the completion that is scored, both as token ids, both non-empty.
 
     The completion holds its end-of-sequence id where one was drawn: it is scored like any other token.
+    ``weights``: what each completion token's log-prob counts; None is 1 throughout.
     """
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
+    weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt_ids or not self.completion_ids:
@@ -24,6 +26,9 @@ class Example:
                 f"prompt and completion must hold a token each, got {len(self.prompt_ids)} and "
                 f"{len(self.completion_ids)}: a completion's first token is scored from the prompt's last"
             )
+
+        if self.weights is not None and len(self.weights) != len(self.completion_ids):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.completion_ids)} completion tokens: one each")
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)

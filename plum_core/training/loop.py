@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,16 @@ from plum_core.training.world import World
 # step (from 0) -> its metrics, with this rank's part of the gradient added into each weight's .grad
 GradientStep = Callable[[int], StepMetrics]
 OnMetrics = Callable[[dict[str, float]], None]
+
+
+class Carried(Protocol):
+    """What a run carries from step to step beside weights and optimizer: a moving reference, a running mean."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a checkpoint; may be empty."""
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """From one that held some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +113,17 @@ def _reduce(weights: Sequence[Tensor], vector: Tensor, world: World) -> Tensor:
 class _Training:
     """State of a run: what a checkpoint holds, and one step of it."""
 
-    def __init__(self, decoder: nn.Module, config: LoopConfig, folder: Path, fingerprint: str, world: World) -> None:
+    def __init__(
+        self,
+        decoder: nn.Module,
+        config: LoopConfig,
+        folder: Path,
+        fingerprint: str,
+        world: World,
+        carried: Carried | None,
+    ) -> None:
         self.decoder, self.config, self.folder, self.world = decoder, config, folder, world
+        self.carried = carried
         self.fingerprint = fingerprint
         self.weights = [weight for _, weight in trained(decoder)]
         self.optimizers = build_optimizers(decoder, config.optim)
@@ -126,6 +145,8 @@ class _Training:
                 weight.copy_(found.tensors["weights"][name])
         restore_optimizers(self.optimizers, found.tensors["optimizer"])
         self.average.restore(found.tensors["average"], found.meta["averaged"])
+        if self.carried and "carried" in found.tensors:
+            self.carried.restore(found.tensors["carried"])
         self.rows = found.meta["rows"]
         return found.step
 
@@ -137,6 +158,8 @@ class _Training:
             "optimizer": optimizer_tensors(self.optimizers),
             "average": self.average.tensors(),
         }
+        if self.carried and (more := self.carried.tensors()):
+            state["carried"] = more
         meta = {"fingerprint": self.fingerprint, "averaged": self.average.count, "rows": self.rows}
         checkpoint = Checkpoint(step=steps, tensors=state, meta=meta)
         save_checkpoint(self.folder, checkpoint, keep_last=self.config.keep_last)
@@ -171,6 +194,7 @@ def run_steps(
     fingerprint: str,
     on_metrics: OnMetrics | None = None,
     world: World | None = None,
+    carried: Carried | None = None,
 ) -> TrainResult:
     """Train ``decoder`` in place, from ``folder``'s newest checkpoint where there is one.
 
@@ -185,7 +209,7 @@ def run_steps(
     wrong = {str(w.dtype) for _, w in trained(decoder)} - {"torch.float32"}
     if wrong:
         raise ValueError(f"training keeps its weights in fp32, got {', '.join(sorted(wrong))}: call decoder.float()")
-    training = _Training(decoder, config, Path(folder), fingerprint, world)
+    training = _Training(decoder, config, Path(folder), fingerprint, world, carried)
     done = training.resume()
     for step in range(done, config.total_steps):
         row = training.step(step, gradients)

@@ -59,7 +59,8 @@ class Packed:
     """A batch in the stream's form; ``attend`` is what the decoder calls in each layer.
 
     token_ids, positions: (1, T) int64. targets: (C,) int64, of the stream's last C positions. lengths: (U,) int64,
-    how many of them each unique example has. which: (N,) int64, the unique example of each example.
+    how many of them each unique example has. which: (N,) int64, the unique example of each example. weights: (C,)
+    fp32, what each target's log-prob counts; None where every example counts its tokens alike.
     """
 
     def __init__(
@@ -88,6 +89,10 @@ class Packed:
         self.targets = on_device([t for e in unique for t in e.completion_ids])
         self.lengths = on_device([len(e.completion_ids) for e in unique])
         self.which = on_device([place[e] for e in examples])
+        self.weights: Tensor | None = None
+        if any(e.weights is not None for e in unique):
+            weights = [w for e in unique for w in e.weights or (1.0,) * len(e.completion_ids)]
+            self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
         self._copies = [on_device(copy) for copy in _copies(unique, [members for _, members in prompts])]
         self._rows = torch.zeros(self.shape, dtype=torch.int64, device=device).flatten()  # pads: any token will do
         for copy in self._copies:

@@ -1,4 +1,4 @@
-"""One round of preference learning on what the policy wrote itself."""
+"""One round of learning from what the policy wrote itself."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plum_core.objectives import find_objective
+from plum_core.objectives.token_weights import Weights
 from plum_core.records import Label, Pair
 from plum_core.seeds import coordinate_seed
 from plum_core.training.batches import Example
+from plum_core.training.group_step import GroupRound
+from plum_core.training.groups import Graded, GroupItem, group_items
+from plum_core.training.items import Item, plan_epochs
 from plum_core.training.loop import (
     LoopConfig,
     OnMetrics,
@@ -18,41 +22,78 @@ from plum_core.training.loop import (
     run_steps,
     weights_digest,
 )
-from plum_core.training.preference_step import Item, PreferenceConfig, Round
+from plum_core.training.preference_config import PreferenceConfig
+from plum_core.training.preference_step import Round
 from plum_core.training.reference import examples_digest
 from plum_core.training.world import World
 from plum_models.decoder import Decoder
 from plum_models.lora import add_lora
 
-
-def _example(record: Pair | Label, completion_ids: tuple[int, ...]) -> Example:
-    return Example(prompt_ids=tuple(record.prompt_token_ids), completion_ids=tuple(completion_ids))
+Records = Sequence[Pair] | Sequence[Label] | Sequence[Graded]
 
 
-def _items(records: Sequence[Pair] | Sequence[Label], objective: str) -> list[Item]:
-    """Records as the objective takes them; ValueError where it learns from the other kind."""
-    wanted = {"pairs": Pair, "labels": Label}.get(find_objective(objective).data)
-    items = []
+def _example(record: Pair | Label, completion_ids: tuple[int, ...], weights: Weights | None = None) -> Example:
+    return Example(prompt_ids=tuple(record.prompt_token_ids), completion_ids=tuple(completion_ids), weights=weights)
+
+
+def _pair(record: Pair, config: PreferenceConfig) -> Item:
+    """Both completions, their tokens weighed where the objective does so."""
+    spec = find_objective(config.objective)
+    both = (record.chosen_token_ids, record.rejected_token_ids)
+    if spec.weigh is None:
+        return Item(examples=tuple(_example(record, ids) for ids in both))
+    weights = spec.weigh(*both, **{k: v for k, v in config.options.items() if k in spec.weigh_options})
+    return Item(examples=tuple(_example(record, ids, w) for ids, w in zip(both, weights, strict=True)))
+
+
+def _items(records: Records, config: PreferenceConfig) -> list[Item] | list[GroupItem]:
+    """Records as the objective takes them; ValueError where it learns from another kind, or from none of them."""
+    objective, spec = config.objective, find_objective(config.objective)
+    wanted = {"pairs": (Pair,), "labels": (Label,), "groups": (Graded,), "completions": (Pair, Label)}[spec.data]
     for record in records:
-        if wanted is not None and not isinstance(record, wanted):
-            raise ValueError(f"{objective} learns from {wanted.__name__} records, got a {type(record).__name__}")
-        if isinstance(record, Label):
-            if wanted is Label or record.label:
-                one = _example(record, record.completion_token_ids)
-                items.append(Item(examples=(one,), desirable=record.label))
-        elif wanted is None:
-            items.append(Item(examples=(_example(record, record.chosen_token_ids),)))
-        else:
-            both = (record.chosen_token_ids, record.rejected_token_ids)
-            items.append(Item(examples=tuple(_example(record, ids) for ids in both)))
+        if not isinstance(record, wanted):
+            kinds = " or ".join(kind.__name__ for kind in wanted)
+            raise ValueError(f"{objective} learns from {kinds} records, got a {type(record).__name__}")
+    graded = [r for r in records if isinstance(r, Graded)]
+    items = group_items(graded, config) if spec.data == "groups" else _plain_items(records, config, spec.data)
     if not items:
         raise ValueError(f"nothing for {objective} to learn from in {len(records)} records")
     return items
 
 
+def _plain_items(records: Records, config: PreferenceConfig, data: str) -> list[Item]:
+    items = []
+    for record in records:
+        if isinstance(record, Label):
+            if data == "labels" or record.label:
+                one = _example(record, record.completion_token_ids)
+                items.append(Item(examples=(one,), desirable=record.label))
+        elif isinstance(record, Pair):
+            alone = Item(examples=(_example(record, record.chosen_token_ids),))
+            items.append(alone if data == "completions" else _pair(record, config))
+    return items
+
+
+def planned_steps(records: Records, config: PreferenceConfig) -> int:
+    """Optimizer steps that a round on ``records`` takes."""
+    costs = [item.cost for item in _items(records, config)]
+    return len(plan_epochs(costs, config.tokens_per_batch, config.epochs, 0))
+
+
+def make_round(
+    decoder: Decoder, records: Records, replay: Sequence[Example], config: PreferenceConfig, seed: int, world: World
+) -> Round | GroupRound:
+    """The plan of a round on ``records`` and what computes its gradients, for ``decoder`` as it is."""
+    items = _items(records, config)
+    if find_objective(config.objective).data == "groups":
+        graded = [item for item in items if isinstance(item, GroupItem)]
+        return GroupRound(decoder, graded, replay, config, seed, world)
+    return Round(decoder, [item for item in items if isinstance(item, Item)], replay, config, seed, world)
+
+
 def train_round(
     decoder: Decoder,
-    records: Sequence[Pair] | Sequence[Label],
+    records: Records,
     replay: Sequence[Example],
     config: PreferenceConfig,
     *,
@@ -64,7 +105,8 @@ def train_round(
 ) -> TrainResult:
     """Train ``decoder`` (fp32) in place on one round's preferences.
 
-    records: pairs, or labels for kto, either for rft (a pair's chosen, a label's desirable completions).
+    records: what the objective's entry in the table says: pairs, labels, graded samples for groups, and either of the
+    first two for rft (a pair's chosen, a label's desirable completions).
     replay: supervised examples, of which each step takes ``replay_examples_per_step``; may be empty.
     seed: of the round; it decides every order. folder: takes reference.safetensors and checkpoints/.
     reference: the policy to stay near; ``decoder`` as it comes in where it is None. With ``config.lora`` the
@@ -75,14 +117,14 @@ def train_round(
     none at all, one that does not fit ``tokens_per_batch``, or a folder that belongs to another round.
     """
     world = world or World()
-    items = _items(records, config.objective)
-    this = Round(decoder, items, replay, config, seed, world)
+    this = make_round(decoder, records, replay, config, seed, world)
     start = weights_digest(decoder)
     this.add_reference(reference or decoder, folder)
+    far = weights_digest(reference) if reference is not None else start
     if config.lora.config is not None:  # fresh adapters change nothing, so the reference above is the decoder's own
         add_lora(decoder, config.lora.config, coordinate_seed(seed, "lora"))
-    data = examples_digest([e for item in items for e in item.examples] + list(replay))
-    labels = [item.desirable for item in items]
+    data = examples_digest([e for item in this.items for e in item.examples] + list(replay))
+    about = [item.about for item in this.items]
     return run_steps(
         decoder,
         this,
@@ -94,7 +136,8 @@ def train_round(
             keep_last=config.keep_last,
         ),
         folder=folder,
-        fingerprint=digest_of(essential(config), start, data, digest_of(labels), seed),
+        fingerprint=digest_of(essential(config), start, far, data, digest_of(about), seed),
         on_metrics=on_metrics,
         world=world,
+        carried=this,
     )

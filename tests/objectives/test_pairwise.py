@@ -65,8 +65,10 @@ def call(name: str, policy: Tensor, ref: Tensor, **options: float):
     spec = find_objective(name, options)
     halves = [*policy.chunk(2), *(ref.chunk(2) if spec.needs_reference else ())]
     chosen, rejected = LENGTHS[: len(policy)].chunk(2)
-    lengths = {"chosen_lengths": chosen, "rejected_lengths": rejected} if spec.needs_lengths else {}
-    return spec.compute(*halves, **lengths, **options)
+    aligned = torch.zeros_like(halves[0])
+    needs = {"lengths": (chosen, rejected), "alignment": (aligned, aligned)}
+    options = {k: v for k, v in options.items() if k not in spec.weigh_options}
+    return spec.compute(*halves, **spec.named({name: needs[name] for name in spec.needs}), **options)
 
 
 @pytest.mark.parametrize("kind", INPUTS)
@@ -186,7 +188,7 @@ def test_finite_where_every_token_is_certain(name):
 def test_metrics_and_empty_batches(name):
     policy, ref = log_probs(10, "ordinary")
     got = call(name, policy, ref)
-    assert list(got.metrics) == [
+    assert [m for m in got.metrics if m != "weights"] == [
         "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
     ]  # fmt: skip
     assert all(len(values) == 5 and not values.requires_grad for values in got.metrics.values())
@@ -194,12 +196,16 @@ def test_metrics_and_empty_batches(name):
 
 
 @pytest.mark.parametrize("name", PAIRWISE)
-@pytest.mark.parametrize("option", sorted({"beta", "label_smoothing", "gamma", "penalty", "sums"}))
+@pytest.mark.parametrize("option", sorted({"beta", "label_smoothing", "gamma", "penalty", "sums", "alpha"}))
 def test_options_out_of_range_are_refused(name, option):
     policy, ref = log_probs(10, "ordinary")
-    if option not in OBJECTIVES[name].options:
+    spec = OBJECTIVES[name]
+    if option not in spec.options | spec.weigh_options:
         with pytest.raises(ValueError, match=f"{name} cannot honour {option}"):
             find_objective(name, {option: 0.1})
     elif option != "gamma":  # any margin may be asked for
+        with pytest.raises(ValueError, match=option):
+            find_objective(name, {option: -1.0})
+    if option in spec.options and option != "gamma":
         with pytest.raises(ValueError, match=option):
             call(name, policy, ref, **{option: -1.0})

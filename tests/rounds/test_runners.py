@@ -66,6 +66,14 @@ def test_stage_by_stage(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert train(*start, "--preferences", at("pairs.jsonl"), "--out", at("trained")) == 0
     rows = [json.loads(line) for line in at("trained/metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows] == list(range(1, len(rows) + 1)) and not at("trained/training").exists()
+    for objective in ("grpo", "dapo", "rloo"):  # on the samples and verdicts themselves
+        out = ("--training.objective", objective, "--out", at(objective))
+        assert train(*start, *out, "--preferences", folder) == 0
+        first, *_, last = [json.loads(line) for line in at(f"{objective}/metrics.jsonl").read_text().splitlines()]
+        assert first["ratio"] == pytest.approx(1, abs=1e-5)  # stored log-probs are those of the policy that drew
+        assert first["clip_ratio/region_mean"] == 0 and abs(last["ratio"] - 1) > 1e-4
+        assert train(*start, *out[:2], "--out", at("none"), "--preferences", at("pairs.jsonl")) == 2
+        assert f"objective {objective} learns from a round's folder" in capsys.readouterr().err
     held = ("--instructions", at("eval.jsonl"), "--tests", at("eval-tests.jsonl"), "--max_new_tokens", 24, "--quiet")
     one = ("--execution.workers", 1, "--evaluation.ks", 1, 6)
     assert evaluate("--policy", at("policy"), *held, *one, "--out", at("before.jsonl")) == 0

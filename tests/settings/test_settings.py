@@ -92,6 +92,12 @@ def test_a_bad_file_is_refused_by_name(tmp_path: Path, text: str, complaint: str
     assert path in message and complaint in message
 
 
+def test_a_flag_that_is_wrong_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    path = toml(tmp_path / "one.toml", "[sampling]\nn = 1\n")
+    message = refused("--config", path, "--out", "x", "--sampling.n", "0")
+    assert "n must be >= 1, got 0" in message and path not in message
+
+
 def test_what_a_file_gets_wrong_a_flag_may_mend(tmp_path: Path) -> None:
     path = toml(tmp_path / "zero.toml", "[sampling]\nn = 0\n")
     message = refused("--config", path, "--out", "x")

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from plum_core.records import Label, Pair
-from plum_core.training import Example, OptimConfig, PreferenceConfig, train_round
+from plum_core.objectives import OBJECTIVES
+from plum_core.records import Label, Pair, Sample
+from plum_core.training import Example, Graded, OptimConfig, PreferenceConfig, train_round
 from plum_models.config import DecoderConfig
 from plum_models.decoder import Decoder
 
@@ -74,13 +75,41 @@ def make_labels(count: int, seed: int = 0) -> list[Label]:
     ]
 
 
+def make_graded(count: int, seed: int = 0, group: int = 4) -> list[Graded]:
+    """Samples in groups of one prompt; log-probs near those of a policy that knows nothing."""
+    draw = random.Random(seed)
+    out = []
+    for i in range(count):
+        tokens = ids(draw, 1, 9)
+        sample = Sample(
+            instruction_id=f"i{i // group}",
+            index=i % group,
+            text="t",
+            code="c",
+            token_ids=tokens,
+            logprobs=tuple(-draw.uniform(3.0, 5.0) for _ in tokens),
+            prompt_token_ids=(i // group % VOCABULARY, 1, 2),
+            finish_reason="stop",
+            policy="p",
+            seed=i,
+        )
+        out.append(Graded(sample=sample, reward=float(draw.random() < 0.4)))
+    return out
+
+
+def records_of(objective: str, count: int) -> list:
+    """Records of the kind that ``objective`` learns from."""
+    kinds = {"labels": make_labels, "groups": make_graded}
+    return kinds.get(OBJECTIVES[objective].data, make_pairs)(count)
+
+
 def make_examples(count: int, seed: int = 0) -> list[Example]:
     draw = random.Random(seed)
     return [Example(prompt_ids=ids(draw, 1, 5), completion_ids=ids(draw, 1, 9)) for _ in range(count)]
 
 
-def run_round(folder: Path, objective: str = "dpo", optimizer: str = "adamw", **options):
-    """(weights, result) of a small round; ``options`` as train_round takes them."""
+def run_round(folder: Path, objective: str = "dpo", optimizer: str = "adamw", changes: dict | None = None, **options):
+    """(weights, result) of a small round; ``changes`` to its settings, ``options`` as train_round takes them."""
     decoder = make_decoder()
     settings = PreferenceConfig(
         objective=objective,
@@ -88,8 +117,9 @@ def run_round(folder: Path, objective: str = "dpo", optimizer: str = "adamw", **
         replay_examples_per_step=5,
         save_every=3,
         optim=OptimConfig(name=optimizer, learning_rate=3e-3, warmup_steps=2, schedule="cosine"),
+        **changes or {},
     )
-    records = make_labels(40) if objective == "kto" else make_pairs(24)
+    records = records_of(objective, 24 if OBJECTIVES[objective].data in ("pairs", "completions") else 40)
     result = train_round(decoder, records, make_examples(7), settings, seed=1, folder=folder, **options)
     return flat(decoder), result
 
@@ -102,5 +132,12 @@ def flat(decoder: Decoder) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     return SimpleNamespace(
-        decoder=make_decoder, pairs=make_pairs, labels=make_labels, examples=make_examples, flat=flat, round=run_round
+        decoder=make_decoder,
+        pairs=make_pairs,
+        labels=make_labels,
+        graded=make_graded,
+        records=records_of,
+        examples=make_examples,
+        flat=flat,
+        round=run_round,
     )

@@ -10,7 +10,7 @@ import torch
 
 from plum_core.training import OptimConfig, PreferenceConfig, train_round
 from plum_core.training.checkpoint import complete_checkpoints, load_checkpoint
-from plum_core.training.preference_step import LoraSettings
+from plum_core.training.preference_config import LoraSettings
 from plum_models import adapter_off, fold_lora
 from plum_models.lora import adapted
 

@@ -11,7 +11,8 @@ from plum_core.objectives import OBJECTIVES, dpo, kto, mismatch_kl
 from plum_core.training import OptimConfig, PreferenceConfig, train_round
 from plum_core.training.batches import Example
 from plum_core.training.logps import completion_logps
-from plum_core.training.preference import _items
+from plum_core.training.preference import _items, make_round
+from plum_core.training.preference_config import GroupSettings, LoraSettings, MovingSettings
 from plum_core.training.preference_step import Round
 from plum_core.training.world import World
 
@@ -21,10 +22,6 @@ def config(**changes) -> PreferenceConfig:
         tokens_per_batch=120, replay_examples_per_step=5, save_every=3, optim=OptimConfig(learning_rate=3e-3)
     )
     return PreferenceConfig(**settings | changes)
-
-
-def records_for(objective, make, count=24):
-    return make.labels(count) if objective == "kto" else make.pairs(count)
 
 
 def gradients(decoder, this, step):
@@ -51,8 +48,8 @@ def test_a_step_is_the_formula(objective, make, tmp_path):
     """Loss and gradient against the terms written out over the whole batch."""
     settings = config(objective=objective, nll_weight=0.7, replay_weight=0.3)
     decoder, replay = make.decoder(), make.examples(7)
-    records = records_for(objective, make)
-    items = _items(records, objective)
+    records = make.records(objective, 24)
+    items = _items(records, settings)
     this = Round(decoder, items, replay, settings, 5, World())
     this.add_reference(make.decoder(seed=9), tmp_path)
     row, got = gradients(decoder, this, 0)
@@ -67,7 +64,7 @@ def test_a_step_is_the_formula(objective, make, tmp_path):
     lengths = torch.tensor([len(e.completion_ids) for e in good])
     decoder.zero_grad()
     nll = (-logps(good) / lengths).mean()
-    drawn = [this._replayed(i) for i in range(5)]
+    drawn = this.replay.drawn(0)
     replayed = -logps(drawn).sum() / sum(len(e.completion_ids) for e in drawn)
     total = 0.7 * nll + 0.3 * replayed
     if objective == "dpo":
@@ -87,13 +84,13 @@ def test_a_step_is_the_formula(objective, make, tmp_path):
     torch.testing.assert_close(got, exact, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("objective", [name for name, spec in OBJECTIVES.items() if not spec.whole_batch])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_micro_batches_change_nothing(objective, make, tmp_path):
     results = []
     for micro in (None, 60, 30):
         settings = config(objective=objective, micro_batch_tokens=micro)
         decoder = make.decoder()
-        this = Round(decoder, _items(records_for(objective, make), objective), make.examples(7), settings, 5, World())
+        this = make_round(decoder, make.records(objective, 24), make.examples(7), settings, 5, World())
         this.add_reference(make.decoder(seed=9), tmp_path)
         results.append(gradients(decoder, this, 1))
     (row, gradient), *others = results
@@ -105,31 +102,23 @@ def test_micro_batches_change_nothing(objective, make, tmp_path):
 @pytest.mark.parametrize("objective", [name for name, spec in OBJECTIVES.items() if spec.data == "pairs"])
 def test_training_on_pairs_sets_the_chosen_apart(objective, make, tmp_path):
     """A few steps through the whole loop, without the terms that raise the chosen for another reason."""
-    settings = config(objective=objective, nll_weight=0.0, average_last=0.0, epochs=4)
+    least = 1e-3 if OBJECTIVES[objective].needs_nll else 0.0
+    settings = config(objective=objective, nll_weight=least, average_last=0.0, epochs=4)
     rows = train_round(make.decoder(), make.pairs(24), [], settings, seed=1, folder=tmp_path).rows
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert rows[-1]["rewards/margins"] > rows[0]["rewards/margins"]
     assert (tmp_path / "reference.safetensors").exists() == OBJECTIVES[objective].needs_reference
 
 
-@pytest.mark.parametrize("objective", ["aot", "aot_unpaired"])
-def test_what_compares_a_whole_batch_is_not_run_in_parts(objective, make):
-    with pytest.raises(ValueError, match=f"{objective} compares a whole batch: leave micro_batch_tokens out"):
-        config(objective=objective, micro_batch_tokens=60)
-    items = _items(make.pairs(4), objective)
-    with pytest.raises(ValueError, match="run it on one process, got 2"):
-        Round(make.decoder(), items, [], config(objective=objective), 5, World(rank=0, size=2))
-
-
 def test_ranks_sum_to_one_step(make, tmp_path):
     """Two ranks' shares, computed one after the other, add up to the whole step's gradient and metrics."""
     settings = config()
-    items, decoder = _items(make.pairs(24), "dpo"), make.decoder()
+    items, decoder = _items(make.pairs(24), settings), make.decoder()
 
     def of(world):
         this = Round(decoder, items, make.examples(7), settings, 5, World())
         this.add_reference(make.decoder(seed=9), tmp_path)
-        this.world = world
+        this.world = this.replay.world = world
         decoder.zero_grad()
         metrics = this(0)
         return metrics, torch.cat([w.grad.flatten() for w in decoder.parameters()])
@@ -157,12 +146,14 @@ def test_kto_of_one_label(make, tmp_path):
 
 def test_rejection_sampling_takes_what_passed_from_either_record(make):
     labels = make.labels(20)
-    from_labels = _items(labels, "rft")
+    from_labels = _items(labels, config(objective="rft"))
     assert [i.examples[0].completion_ids for i in from_labels] == [
         label.completion_token_ids for label in labels if label.label
     ]
     pairs = make.pairs(4)
-    assert [i.examples[0].completion_ids for i in _items(pairs, "rft")] == [p.chosen_token_ids for p in pairs]
+    assert [i.examples[0].completion_ids for i in _items(pairs, config(objective="rft"))] == [
+        p.chosen_token_ids for p in pairs
+    ]
 
 
 def test_the_result_is_the_average_of_the_tail(make, tmp_path):
@@ -230,7 +221,17 @@ def test_records_that_do_not_fit_are_refused(change, records, message, make, tmp
         ({"objective": "kto", "label_smoothing": 0.1}, "kto cannot honour label_smoothing"),
         ({"desirable_weight": 2.0}, "dpo cannot honour desirable_weight"),
         ({"objective": "rft", "beta": 0.2}, "rft cannot honour beta"),
-        ({"objective": "rft", "nll_weight": 0.0}, "nll_weight must be > 0"),
+        ({"objective": "rft", "nll_weight": 0.0}, "rft is the NLL term alone: nll_weight must be > 0"),
+        ({"objective": "rpo", "nll_weight": 0.0}, "rpo is dpo with the NLL term: nll_weight must be > 0"),
+        ({"objective": "hinge", "label_smoothing": 0.1}, "hinge cannot honour label_smoothing=0.1: it takes beta"),
+        ({"objective": "grpo", "nll_weight": 2.0}, "grpo cannot honour nll_weight=2.0"),
+        ({"objective": "dapo", "beta": 0.1}, "dapo cannot honour beta=0.1"),
+        ({"objective": "rloo", "groups": GroupSettings(scale="group")}, "rloo cannot honour groups.scale=group"),
+        ({"groups": GroupSettings(reward="share")}, "dpo cannot honour groups"),
+        ({"objective": "cpo", "moving": MovingSettings(every=2)}, "cpo cannot honour moving.every=2"),
+        ({"objective": "grpo", "moving": MovingSettings(every=2)}, "grpo cannot honour moving.every=2"),
+        ({"moving": MovingSettings(every=2), "lora": LoraSettings(rank=2)}, "a moving reference follows all weights"),
+        ({"objective": "aot", "lora": LoraSettings(rank=2, dropout=0.1)}, "aot passes over a batch twice"),
         ({"replay_weight": -1.0}, "replay_weight must be >= 0"),
         ({"epochs": 0}, "epochs must be >= 1"),
     ],

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import SequentialSampler
 
 from plum_core.training import OptimConfig, PreferenceConfig, train_round
-from plum_core.training import preference_step as step_module
+from plum_core.training import items as items_module
 from plum_core.training.logps import completion_logps
 from plum_core.training.preference import _items
 from plum_core.training.preference_step import Round
@@ -98,7 +98,7 @@ def test_six_steps_equal_trl(objective, make, tmp_path, monkeypatch):
     count = STEPS * PER_STEP
     records = make.labels(count) if objective == "kto" else make.pairs(count)
     plan = [list(range(i, i + PER_STEP)) for i in range(0, count, PER_STEP)]
-    monkeypatch.setattr(step_module, "plan_batches", lambda *_: plan)
+    monkeypatch.setattr(items_module, "plan_batches", lambda *_: plan)
     settings = PreferenceConfig(
         objective=objective,
         nll_weight=0.0,
@@ -120,7 +120,7 @@ def test_six_steps_equal_trl(objective, make, tmp_path, monkeypatch):
         from trl import KTOConfig as Config
         from trl import KTOTrainer as Trainer
 
-        this = Round(ours, _items(records, "kto"), [], settings, 3, World())
+        this = Round(ours, _items(records, settings), [], settings, 3, World())
         mismatched = [e.completion_ids for step in this.mismatched for e in step]
         rows = [
             {
@@ -135,7 +135,7 @@ def test_six_steps_equal_trl(objective, make, tmp_path, monkeypatch):
     result = train_round(ours, records, [], settings, seed=3, folder=tmp_path / "ours")
     assert [row["loss"] for row in result.rows] == pytest.approx(wanted, abs=1e-5)
     assert abs(wanted[0] - wanted[-1]) > 1e-3, "the run must move for the comparison to say anything"
-    examples = [e for item in _items(records, objective) for e in item.examples]
+    examples = [e for item in _items(records, settings) for e in item.examples]
     final = Decoder(ours.config)
     final.load_state_dict({k.removeprefix("model."): v for k, v in theirs.state_dict().items() if "lm_head" not in k})
     with torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # how far log-ratios spread, row by row in turn; a saturated batch holds pairs that still have a gradient
-KINDS = {"ordinary": (3.0, 2.0, 1.0), "at initialisation": (0.0,), "saturated": (1e4, 3.0, 300.0)}
+KINDS = {"ordinary": (3.0, 2.0, 1.0), "at initialisation": (0.0,), "saturated": (1e4, 3.0, 1e3)}
 PAIRS, WIDTH = 7, 9
 
 

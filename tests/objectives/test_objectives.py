@@ -1,9 +1,8 @@
-"""Objectives against TRL's own loss code, values and gradients, and where TRL's code is not finite."""
+"""DPO, KTO and SFT: their formulas, and what they refuse. Beside TRL's code: test_trl_tokens.py."""
 
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,125 +24,6 @@ def log_probs(count: int, kind: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     ref = -50 + 10 * torch.randn(count, generator=g, dtype=torch.float64)
     noise = torch.randn(count, generator=g, dtype=torch.float64)
     return ref + spread * noise - shift * (noise > 0), ref
-
-
-class FakeAccelerator:
-    device = torch.device("cpu")
-
-    @staticmethod
-    def gather(x: Tensor) -> Tensor:
-        return x
-
-    gather_for_metrics = gather
-
-
-class Rows(torch.nn.Module):
-    """A model for TRL's trainers: the log-prob of a row is what ``input_ids``'s first column points at."""
-
-    def __init__(self, logps: Tensor) -> None:
-        super().__init__()
-        self.table = logps
-
-    def forward(self, input_ids, **_):
-        per_token = torch.zeros(len(input_ids), input_ids.shape[1] - 1, dtype=torch.float64)
-        per_token[:, -1] = 1.0
-        logps = per_token * self.table[input_ids[:, 0]].unsqueeze(1)
-        flat = torch.zeros_like(per_token)
-        return SimpleNamespace(
-            log_probs=logps, entropy=flat, mean_logits=flat, is_top1=flat.bool(), log_sum_sq_probs=flat
-        )
-
-
-def trl_self(**fields):
-    """Stands for a trainer: the attributes that TRL's unbound ``_compute_loss`` reads."""
-    common = dict(
-        model=SimpleNamespace(training=False),
-        accelerator=FakeAccelerator(),
-        args=SimpleNamespace(gradient_checkpointing_kwargs=None),
-        _metrics={"eval": __import__("collections").defaultdict(list)},
-        aux_loss_enabled=False,
-        _total_train_tokens=0,
-        precompute_ref_logps=True,
-    )
-    return SimpleNamespace(**common | fields)
-
-
-def trl_dpo(policy: Tensor, ref: Tensor, beta: float) -> tuple[Tensor, dict]:
-    from trl.trainer.dpo_trainer import DPOTrainer
-
-    pairs = len(policy) // 2
-    me = trl_self(
-        beta=beta,
-        ld_alpha=None,
-        f_divergence_type="reverse_kl",
-        loss_types=["sigmoid"],
-        loss_weights=[1.0],
-        use_weighting=False,
-    )
-    ids = torch.arange(len(policy)).unsqueeze(1).repeat(1, 3)
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "completion_mask": torch.tensor([[0, 0, 1]]).expand_as(ids),
-        "ref_chosen_logps": ref[:pairs],
-        "ref_rejected_logps": ref[pairs:],
-    }
-    loss = DPOTrainer._compute_loss(me, Rows(policy), inputs, return_outputs=False)
-    return loss, {k: v[-1] for k, v in me._metrics["eval"].items()}
-
-
-def trl_kto(policy, ref, labels, kl_policy, kl_ref, **weights) -> tuple[Tensor, dict]:
-    from trl.trainer.kto_trainer import KTOTrainer
-
-    me = trl_self(loss_type="kto", calculate_KL=True, **weights)
-    me._compute_kl_logps = lambda model, batch: kl_policy
-    ids = torch.arange(len(policy)).unsqueeze(1).repeat(1, 3)
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "completion_mask": torch.tensor([[0, 0, 1]]).expand_as(ids),
-        "label": labels,
-        "ref_logps": ref,
-        "ref_KL_logps": kl_ref,
-    }
-    loss = KTOTrainer._compute_loss(me, Rows(policy), inputs, return_outputs=False)
-    return loss, {k: v[-1] for k, v in me._metrics["eval"].items()}
-
-
-@pytest.mark.parametrize("kind", INPUTS)
-@pytest.mark.parametrize("beta", [0.1, 0.5])
-def test_dpo_equals_trl(kind, beta):
-    policy, ref = log_probs(10, kind)
-    theirs = policy.clone().requires_grad_()
-    loss, metrics = trl_dpo(theirs, ref, beta)
-    loss.backward()
-    ours = policy.clone().requires_grad_()
-    got = dpo(*ours.chunk(2), *ref.chunk(2), beta=beta)
-    got.losses.mean().backward()
-    torch.testing.assert_close(got.losses.mean(), loss, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
-    for name, values in got.metrics.items():
-        assert values.mean().item() == pytest.approx(metrics[name], abs=1e-7), name  # TRL logs some in fp32
-
-
-@pytest.mark.parametrize("kind", INPUTS)
-@pytest.mark.parametrize("labels", ["1011001", "1111111", "0000000"])
-def test_kto_equals_trl(kind, labels):
-    label = torch.tensor([bool(int(c)) for c in labels])
-    policy, ref = log_probs(len(label), kind)
-    kl_policy, kl_ref = log_probs(len(label), kind, seed=1)
-    weights = dict(beta=0.1, desirable_weight=0.7, undesirable_weight=1.3)
-    theirs = policy.clone().requires_grad_()
-    loss, metrics = trl_kto(theirs, ref, label, kl_policy, kl_ref, **weights)
-    loss.backward()
-    ours = policy.clone().requires_grad_()
-    got = kto(ours[label], ours[~label], ref[label], ref[~label], kl=mismatch_kl(kl_policy, kl_ref), **weights)
-    got.losses.mean().backward()
-    torch.testing.assert_close(got.losses.mean(), loss, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-9)
-    for name, values in got.metrics.items():
-        if len(values):
-            assert values.mean().item() == pytest.approx(metrics[name], abs=1e-7), name  # TRL logs some in fp32
 
 
 def test_dpo_at_step_zero_is_log_two():

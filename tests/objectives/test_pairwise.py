@@ -1,10 +1,9 @@
-"""Every pairwise objective: TRL's own loss code, values and gradients; the papers' formulas; saturation; mistakes."""
+"""Every pairwise objective: the papers' formulas; saturation; mistakes. Beside TRL's code: test_trl_tokens.py."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,53 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from plum_core.objectives import OBJECTIVES, dpo, dpop, find_objective, orpo, simpo
-from tests.objectives.test_objectives import INPUTS, Rows, log_probs, trl_self
+from tests.objectives.test_objectives import log_probs
 
-# ours: (TRL's loss type, options of both)
-IN_DPO_TRAINER = {
-    "dpo": ("sigmoid", {}),
-    "dpo_norm": ("sigmoid_norm", {}),
-    "robust_dpo": ("robust", {"label_smoothing": 0.2}),
-    "ipo": ("ipo", {}),
-    "hinge": ("hinge", {}),
-    "exo": ("exo_pair", {"label_smoothing": 1e-3}),
-    "nca": ("nca_pair", {}),
-    "bco": ("bco_pair", {}),
-    "sppo": ("sppo_hard", {}),
-    "apo_zero": ("apo_zero", {}),
-    "apo_down": ("apo_down", {}),
-    "aot": ("aot", {"label_smoothing": 0.1}),
-    "aot_unpaired": ("aot_unpaired", {"label_smoothing": 0.1}),
-}
 PAIRWISE = [name for name, spec in OBJECTIVES.items() if spec.data == "pairs"]
 LENGTHS = torch.tensor([3, 1, 7, 2, 5, 4, 1, 6, 2, 2])  # of five chosen, then of five rejected
 
 
 @pytest.fixture(autouse=True)
 def double() -> Iterator[None]:
-    """TRL makes tensors of settings in the default dtype."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def trl(kind: str, policy: Tensor, ref: Tensor, **settings: float) -> Tensor:
-    from trl.trainer.dpo_trainer import DPOTrainer
-
-    me = trl_self(
-        ld_alpha=None, f_divergence_type="reverse_kl", loss_types=[kind], loss_weights=[1.0], use_weighting=False,
-        **{"label_smoothing": 0.0, **settings},
-    )  # fmt: skip
-    width = int(LENGTHS.max()) + 2
-    ids = torch.arange(len(policy)).unsqueeze(1).repeat(1, width)
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "completion_mask": (torch.arange(width) >= width - LENGTHS.unsqueeze(1)).long(),
-        "ref_chosen_logps": ref[:5],
-        "ref_rejected_logps": ref[5:],
-    }
-    return DPOTrainer._compute_loss(me, Rows(policy), inputs, return_outputs=False)
 
 
 def call(name: str, policy: Tensor, ref: Tensor, **options: float):
@@ -69,54 +32,6 @@ def call(name: str, policy: Tensor, ref: Tensor, **options: float):
     needs = {"lengths": (chosen, rejected), "alignment": (aligned, aligned)}
     options = {k: v for k, v in options.items() if k not in spec.weigh_options}
     return spec.compute(*halves, **spec.named({name: needs[name] for name in spec.needs}), **options)
-
-
-@pytest.mark.parametrize("kind", INPUTS)
-@pytest.mark.parametrize("name", IN_DPO_TRAINER)
-@pytest.mark.parametrize("beta", [0.1, 0.5])
-def test_equals_trl(name, kind, beta):
-    loss_type, options = IN_DPO_TRAINER[name]
-    options = {"beta": beta, **options}
-    policy, ref = log_probs(10, kind)
-    theirs, ours = policy.clone().requires_grad_(), policy.clone().requires_grad_()
-    loss = trl(loss_type, theirs, ref, **options)
-    loss.backward()
-    got = call(name, ours, ref, **options)
-    got.losses.mean().backward()
-    torch.testing.assert_close(got.losses.mean(), loss, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("kind", ["ordinary", "saturated"])
-@pytest.mark.parametrize(("name", "loss_type"), [("cpo", "sigmoid"), ("simpo", "simpo")])
-def test_equals_trls_cpo_trainer(name, loss_type, kind):
-    from trl.experimental.cpo.cpo_trainer import CPOTrainer
-
-    policy, _ = log_probs(10, kind)
-    theirs, ours = policy.clone().requires_grad_(), policy.clone().requires_grad_()
-    shared = {"beta": 2.0, "label_smoothing": 0.1} | ({"gamma": 0.7} if name == "simpo" else {})
-    me = SimpleNamespace(
-        accelerator=SimpleNamespace(device=torch.device("cpu")), loss_type=loss_type, simpo_gamma=0.7,
-        beta=2.0, label_smoothing=0.1, alpha=0.0,
-    )  # fmt: skip
-    scaled = theirs / LENGTHS if name == "simpo" else theirs
-    CPOTrainer.cpo_loss(me, *scaled.chunk(2))[0].mean().backward()
-    call(name, ours, policy, **shared).losses.mean().backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
-
-
-def test_equals_trls_orpo_trainer():
-    from trl.experimental.orpo.orpo_trainer import ORPOTrainer
-
-    policy, _ = log_probs(10, "ordinary")
-    theirs, ours = policy.clone().requires_grad_(), policy.clone().requires_grad_()
-    me = SimpleNamespace(accelerator=SimpleNamespace(device=torch.device("cpu")), beta=0.3)
-    ratio = ORPOTrainer.odds_ratio_loss(me, *(theirs / LENGTHS).chunk(2))[0]  # in fp32, and negated by its caller
-    (-ratio.mean()).backward()
-    got = call("orpo", ours, policy, beta=0.3)
-    got.losses.mean().backward()
-    torch.testing.assert_close(got.losses.float(), -ratio.float(), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_orpo_is_the_papers_formula():

@@ -89,24 +89,25 @@ def dpo_loss(loss_types, token_logps: Tensor, lengths: Tensor, ref_logps: Tensor
     return loss, logged(me)
 
 
-def kto_loss(loss_type: str, policy: Tensor, ref: Tensor, labels: Tensor, **weights):
-    """(loss, metrics) of KTOTrainer without its KL term; policy and ref (B,) sums."""
+def kto_loss(loss_type: str, token_logps: Tensor, ref: Tensor, labels: Tensor, *, kl=None, **weights):
+    """(loss, metrics) of KTOTrainer; token_logps (B, T), ref (B,) sums, kl (policy, reference) of mismatched ones."""
     from trl.trainer.kto_trainer import KTOTrainer
 
-    me = fake_trainer(KTOTrainer, loss_type=loss_type, calculate_KL=False, **weights)
-    me._compute_kl_logps = lambda model, batch: None
-    flat = torch.zeros(len(policy), 1, dtype=policy.dtype)
+    me = fake_trainer(KTOTrainer, loss_type=loss_type, calculate_KL=kl is not None, **weights)
+    me._compute_kl_logps = lambda model, batch: None if kl is None else kl[0]
+    flat = torch.zeros_like(token_logps.detach())
 
     def model(**_):
-        return SimpleNamespace(log_probs=policy.unsqueeze(1), entropy=flat, mean_logits=flat)
+        return SimpleNamespace(log_probs=token_logps, entropy=flat, mean_logits=flat)
 
-    mask = completion_masks(torch.ones(len(policy)), 1)
+    mask = completion_masks(torch.full((len(token_logps),), token_logps.shape[1]), token_logps.shape[1])
     inputs = {
         "input_ids": torch.zeros_like(mask),
         "attention_mask": torch.ones_like(mask),
         "completion_mask": mask,
         "label": labels,
         "ref_logps": ref,
+        "ref_KL_logps": None if kl is None else kl[1],
     }
     return me._compute_loss(model, inputs, return_outputs=False), logged(me)
 

@@ -182,7 +182,7 @@ class LocalEngine:
             config,
             seed=seed,
             folder=folder,
-            reference=None if reference == start else plum_models.load_decoder(reference).to(self.device),
+            reference=None if reference == start else lambda: plum_models.load_decoder(reference).to(self.device),
             on_metrics=lambda row: on_step(row, total),
             world=self.world,
         )

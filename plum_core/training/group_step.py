@@ -82,7 +82,7 @@ class GroupRound:
     def metrics(self) -> StepMetrics:
         names = ["reward", "ratio", "completions/mean_length", "logps", "nll/replay"]
         own = self.spec.on_nothing(self.config.options).metrics
-        return StepMetrics(means=[*names, *own, *(["kl"] if self.with_kl else [])], totals=["loss", "tokens"])
+        return StepMetrics(means=[*names, *own], totals=["loss", "tokens"])
 
     def __call__(self, step: int) -> StepMetrics:
         """Accumulate this rank's part of the gradient of ``step``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from plum_core.objectives import find_objective
@@ -91,6 +91,18 @@ def make_round(
     return Round(decoder, [item for item in items if isinstance(item, Item)], replay, config, seed, world)
 
 
+def _add_reference(
+    this: Round | GroupRound, decoder: Decoder, reference: Decoder | Callable[[], Decoder] | None, folder: Path
+) -> str | None:
+    """The digest of the reference's weights, None where it is ``decoder``; this frame is the last to hold them."""
+    if reference is None:
+        this.add_reference(decoder, folder)
+        return None
+    loaded = reference if isinstance(reference, Decoder) else reference()
+    this.add_reference(loaded, folder)
+    return weights_digest(loaded)
+
+
 def train_round(
     decoder: Decoder,
     records: Records,
@@ -99,7 +111,7 @@ def train_round(
     *,
     seed: int,
     folder: Path,
-    reference: Decoder | None = None,
+    reference: Decoder | Callable[[], Decoder] | None = None,
     on_metrics: OnMetrics | None = None,
     world: World | None = None,
 ) -> TrainResult:
@@ -109,7 +121,8 @@ def train_round(
     first two for rft (a pair's chosen, a label's desirable completions).
     replay: supervised examples, of which each step takes ``replay_examples_per_step``; may be empty.
     seed: of the round; it decides every order. folder: takes reference.safetensors and checkpoints/.
-    reference: the policy to stay near; ``decoder`` as it comes in where it is None. With ``config.lora`` the
+    reference: the policy to stay near; ``decoder`` as it comes in where it is None. A function that loads it lets its
+    weights leave memory as soon as their log-probs are on disk. With ``config.lora`` the
     decoder comes out with adapters: ``fold_lora`` makes it plain, ``save_lora`` writes them alone.
 
     The same call after a kill resumes, and ends in the same weights to the last bit; ``decoder`` must then
@@ -119,8 +132,7 @@ def train_round(
     world = world or World()
     this = make_round(decoder, records, replay, config, seed, world)
     start = weights_digest(decoder)
-    this.add_reference(reference or decoder, folder)
-    far = weights_digest(reference) if reference is not None else start
+    far = _add_reference(this, decoder, reference, folder) or start
     if config.lora.config is not None:  # fresh adapters change nothing, so the reference above is the decoder's own
         add_lora(decoder, config.lora.config, coordinate_seed(seed, "lora"))
     data = examples_digest([e for item in this.items for e in item.examples] + list(replay))

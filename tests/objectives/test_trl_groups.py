@@ -182,3 +182,14 @@ def test_moving_reference(alpha):
 def test_mistakes_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_trls_is_not_finite_at_a_log_ratio_of_a_thousand():
+    """So that the test above says something."""
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    mask, old = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2)
+    inputs = dict(completion_mask=mask.long(), advantages=torch.tensor([-1.0]), old_per_token_logps=old)
+    settings = dict(loss_type="grpo", epsilon_low=0.2, epsilon_high=0.2)
+    loss, _ = policy_gradient_loss(GRPOTrainer, torch.tensor([[1e3, 0.0]]), inputs, **settings)
+    assert not loss.isfinite()

@@ -129,6 +129,11 @@ def flat(decoder: Decoder) -> torch.Tensor:
     return torch.cat([w.detach().flatten() for w in decoder.parameters()])
 
 
+def flat_grad(decoder: Decoder) -> torch.Tensor:
+    """All gradients in one vector, by copy."""
+    return torch.cat([w.grad.flatten() for w in decoder.parameters()])
+
+
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     return SimpleNamespace(
@@ -139,5 +144,6 @@ def make() -> SimpleNamespace:
         records=records_of,
         examples=make_examples,
         flat=flat,
+        flat_grad=flat_grad,
         round=run_round,
     )

@@ -12,6 +12,7 @@ from plum_core.training import OptimConfig, PreferenceConfig, train_round
 from plum_core.training import items as items_module
 from plum_core.training.logps import completion_logps
 from plum_core.training.preference import _items
+from plum_core.training.preference_config import MovingSettings
 from plum_core.training.preference_step import Round
 from plum_core.training.world import World
 from plum_models.config import DecoderConfig
@@ -52,7 +53,7 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), pad_token="w0", eos_token="w1")
 
 
-def trl_losses(trainer_class, config_class, model, rows, folder):
+def trl_losses(trainer_class, config_class, model, rows, folder, **more):
     """Losses of ``STEPS`` steps over ``rows`` in their order, tokenised already."""
     from datasets import Dataset
 
@@ -85,6 +86,7 @@ def trl_losses(trainer_class, config_class, model, rows, folder):
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,
+        **more,
     )
     data = Dataset.from_list(rows)
     reference = copy.deepcopy(model)
@@ -92,8 +94,12 @@ def trl_losses(trainer_class, config_class, model, rows, folder):
     return losses
 
 
-@pytest.mark.parametrize("objective", ["dpo", "kto"])
-def test_six_steps_equal_trl(objective, make, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("objective", "moving"),
+    [("dpo", None), ("kto", None), ("dpo", MovingSettings(every=2, alpha=0.6)), ("dpo", MovingSettings(every=3))],
+    ids=["dpo", "kto", "tr-dpo soft", "tr-dpo hard"],
+)
+def test_six_steps_equal_trl(objective, moving, make, tmp_path, monkeypatch):
     theirs, ours = twins()
     count = STEPS * PER_STEP
     records = make.labels(count) if objective == "kto" else make.pairs(count)
@@ -105,6 +111,7 @@ def test_six_steps_equal_trl(objective, make, tmp_path, monkeypatch):
         replay_weight=0.0,
         epochs=1,
         average_last=0.0,
+        moving=moving or MovingSettings(),
         optim=OptimConfig(learning_rate=RATE, warmup_steps=0),
         **({"desirable_weight": 1.0, "undesirable_weight": 1.0} if objective == "kto" else {}),
     )
@@ -131,7 +138,10 @@ def test_six_steps_equal_trl(objective, make, tmp_path, monkeypatch):
             }
             for r, kl in zip(records, mismatched, strict=True)
         ]
-    wanted = trl_losses(Trainer, Config, theirs, rows, tmp_path / "trl")
+    more = {}
+    if moving:
+        more = dict(sync_ref_model=True, ref_model_mixup_alpha=moving.alpha, ref_model_sync_steps=moving.every)
+    wanted = trl_losses(Trainer, Config, theirs, rows, tmp_path / "trl", **more)
     result = train_round(ours, records, [], settings, seed=3, folder=tmp_path / "ours")
     assert [row["loss"] for row in result.rows] == pytest.approx(wanted, abs=1e-5)
     assert abs(wanted[0] - wanted[-1]) > 1e-3, "the run must move for the comparison to say anything"

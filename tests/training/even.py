@@ -93,7 +93,7 @@ def run(name: str, folder: Path, *, micro: int | None = None, world: World | Non
     records = records_of(name, objective)
     rows = 2 if OBJECTIVES[objective].data == "pairs" else 1
     size = rows * (PROMPT + COMPLETION)
-    # eps: Adam divides a gradient by its own size, so that one of nothing but rounding would move a weight by a full step
+    # eps: Adam divides a gradient by its size, so that one of nothing but rounding would move a weight by a whole step
     config = PreferenceConfig(
         tokens_per_batch=4 * size,
         micro_batch_tokens=micro and micro * size,

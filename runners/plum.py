@@ -17,13 +17,13 @@ from pathlib import Path
 
 from plum_core import settings
 from plum_core.execution import SandboxUnavailable
+from plum_core.reporting import write_report
 from plum_core.rounds.build import make_engine, make_source
 from plum_core.rounds.config import RunConfig
 from plum_core.rounds.display import Display
 from plum_core.rounds.loop import Rounds
 from plum_core.rounds.observer import Observer
 from plum_core.rounds.process import die_with_parent
-from plum_core.rounds.report import write_report
 from plum_core.rounds.show import show
 from plum_core.rounds.single import make_console
 from plum_core.rounds.summary import summarise

@@ -12,8 +12,8 @@ from pathlib import Path
 import tyro
 
 from plum_core import settings
+from plum_core.reporting import write_report
 from plum_core.rounds.folder import RunFolder
-from plum_core.rounds.report import write_report
 from plum_core.rounds.show import show
 from plum_core.rounds.single import make_console
 from plum_core.rounds.summary import summarise

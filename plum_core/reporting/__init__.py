@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from plum_core.reporting.compare import write_comparison
 from plum_core.reporting.inspector import write_inspector
 from plum_core.reporting.report import write_report
 
-__all__ = ["write_inspector", "write_report"]
+__all__ = ["write_comparison", "write_inspector", "write_report"]

@@ -54,36 +54,28 @@ def heldout_figures(details: Sequence[RoundDetail], controls: dict[str, list[Rou
         header=("policy", *kinds),
         rows=tuple((round_name(d.number), *(_share(d.pass_at.get(k)) for k in kinds)) for d in evaluated),
     )
-    for kind in ("sampled", "greedy"):
-        yield from _against_controls(kind, evaluated, controls)
+    runs = {"this run": list(evaluated)} | controls
+    for kind in ("sampled", "greedy") if controls else ():
+        yield from beside(kind, runs, f"Beside its controls: pass@1 {kind}")
 
 
-def _against_controls(
-    kind: str, own: Sequence[RoundDetail], controls: dict[str, list[RoundDetail]]
-) -> Iterator[Figure]:
-    runs = {"this run": list(own)} | controls
-    numbers = sorted({d.number for d in own})
+def beside(kind: str, runs: dict[str, list[RoundDetail]], title: str) -> Iterator[Figure]:
+    """``kind`` of every run over the rounds; nothing where a run has none of it."""
+    numbers = sorted({d.number for found in runs.values() for d in found if d.pass_at})
     series = [
         Series(
             name=name,
-            points=tuple(
-                _interval_point(numbers.index(d.number), d.pass_at[kind])
-                for d in found
-                if d.number in numbers and kind in d.pass_at
-            ),
+            points=tuple(_interval_point(numbers.index(d.number), d.pass_at[kind]) for d in found if kind in d.pass_at),
         )
         for name, found in runs.items()
     ]
-    if not controls or any(not s.points for s in series):
+    if any(not s.points for s in series):
         return
-    title = f"Beside its controls: pass@1 {kind}"
     yield Figure(
         title=title,
-        note="Per cent; whiskers are 95 % intervals over tasks. Paired differences are on the page of runners/report.py"
-        " with several runs.",
-        svg=line_chart(
-            series, name=title, x_label="", y_label="% solved", x_names=[round_name(number) for number in numbers]
-        ),
+        note="Per cent; whiskers are 95 % intervals over tasks, of each run alone. What tells runs apart is the paired"
+        " difference, which runners/report.py shows for several runs.",
+        svg=line_chart(series, name=title, x_label="", y_label="% solved", x_names=[round_name(n) for n in numbers]),
         header=("run", *(round_name(number) for number in numbers)),
         rows=tuple((name, *(_share(_at(found, n, kind)) for n in numbers)) for name, found in runs.items()),
     )

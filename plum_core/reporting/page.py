@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from plum_core.evaluation import Interval
 from plum_core.rounds.display import round_name
 from plum_core.rounds.summary import interval, percent, visible
 
@@ -26,7 +27,14 @@ def render(template: str, *, script: str = "", **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"interval": interval, "percent": percent, "visible": visible, "round_name": round_name}
+    environment.filters |= {
+        "interval": interval,
+        "points": Interval.points,
+        "share": Interval.percent,
+        "percent": percent,
+        "visible": visible,
+        "round_name": round_name,
+    }
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     code = (TEMPLATES / script).read_text(encoding="utf-8") if script else ""
     policy = content_policy(style, code)

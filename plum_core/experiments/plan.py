@@ -118,10 +118,22 @@ def make_cells(
                 config = settings.parse(RunConfig, [*flags, "--out", str(out)])
             except ValueError as error:
                 raise ValueError(f"arm {arm.name} of {experiment.name}: {error}") from None
+            _check_source(experiment, arm, config)
             place = out / "runs" / f"{fingerprint(config)}-seed{seed}"
             given = (*flags, "--out", str(place))
             cells.append(Cell(arm=arm, seed=seed, config=settings.parse(RunConfig, given), flags=given))
     return cells
+
+
+def _check_source(experiment: Experiment, arm: Arm, config: RunConfig) -> None:
+    """An arm that changes what its runs never read would be compared with itself."""
+    unread = "--tasks." if config.source == "grammar" else "--grammar."
+    for flag in arm.flags:
+        if flag.startswith(unread):
+            raise ValueError(
+                f"arm {arm.name} of {experiment.name} sets {flag[2:]}, but the base takes its tasks from "
+                f"{config.source}: leave this experiment out, or give it another --base"
+            )
 
 
 def fingerprint(config: RunConfig) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -100,7 +101,7 @@ def _steps(summary: Summary) -> Iterator[Figure]:
     ends = [len(r.training) for r in summary.rounds if r.training]
     marks = [float(sum(ends[:i])) + 0.5 for i in range(1, len(ends))]
     for title, note, keys, unit in CURVES:
-        present = [k for k in keys if any(k in row for row in rows)]
+        present = [k for k in keys if any(math.isfinite(row.get(k, math.nan)) for row in rows)]
         if not present:
             continue
         series = [_curve(rows, key) for key in present]
@@ -116,7 +117,8 @@ def _steps(summary: Summary) -> Iterator[Figure]:
 
 
 def _curve(rows: Sequence[dict[str, Any]], key: str) -> Series:
-    points = tuple(Point(x=i, y=row[key]) for i, row in enumerate(rows, 1) if key in row)
+    values = ((i, row[key]) for i, row in enumerate(rows, 1) if key in row)
+    points = tuple(Point(x=i, y=y) for i, y in values if math.isfinite(y))  # of a run that diverged, what can be drawn
     return Series(name=key, points=points)
 
 

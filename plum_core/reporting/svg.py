@@ -54,13 +54,16 @@ def _short(value: object) -> object:
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten) that cover ``low`` to ``high``."""
-    if not high > low:
-        low, high = low - (abs(low) or 1.0) / 2, low + (abs(low) or 1.0) / 2
+    size = max(abs(low), abs(high))
+    size = size if size > 1e-290 else 1.0  # smaller ones are as good as 0
+    if high - low <= 1e-9 * size:  # one number, or as good as one
+        low, high = low - size / 2, high + size / 2
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    digits = max(0, 1 - math.floor(math.log10(step)))  # enough for the step: 0.30000000000000004 is 0.3
+    return [round(i * step, digits) for i in range(first, last + 1)]
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
@@ -100,7 +103,7 @@ def line_chart(
         low, high = xs[0] - 0.3, xs[-1] + 0.3
     to_x = Scale(low, high, LEFT, WIDTH - RIGHT)
     to_y = Scale(ys[0], ys[-1], top + HEIGHT - BOTTOM, top + 8)
-    labels = list(zip(xs, x_names or [number(x) for x in xs], strict=True))
+    labels = _fitting(list(zip(xs, x_names or [number(x) for x in xs], strict=True)))
     body = [*_axes(labels, [(y, number(y)) for y in ys], to_x, to_y, x_label, y_label, top)]
     body += [tag("line", x1=to_x(m), x2=to_x(m), y1=to_y(ys[0]), y2=to_y(ys[-1]), class_="mark") for m in marks]
     for index, one in enumerate(drawn):
@@ -164,8 +167,7 @@ def columns(groups: Sequence[str], bars: Sequence[Bar], *, name: str, x_label: s
     ys = ticks(0.0, max((max(b.parts, default=0.0) for b in bars), default=0.0) or 1.0)
     to_x = Scale(-0.5, len(groups) - 0.5, LEFT, WIDTH - RIGHT)
     to_y = Scale(0.0, ys[-1], top + HEIGHT - BOTTOM, top + 8)
-    every = -(-len(groups) // 13)  # as many labels as fit
-    labels = [(float(i), g) for i, g in enumerate(groups) if i % every == 0]
+    labels = _fitting([(float(i), g) for i, g in enumerate(groups)])
     body = [*_axes(labels, [(y, number(y)) for y in ys], to_x, to_y, x_label, y_label, top)]
     wide = (to_x(1.0) - to_x(0.0)) * 0.84 / max(1, len(bars))
     for index, bar in enumerate(bars):
@@ -190,6 +192,13 @@ class Scale:
 def _within(places: Sequence[float], low: float, high: float) -> list[float]:
     """Those that do not lead past the data."""
     return [x for x in places if low - 1e-9 <= x <= high + 1e-9]
+
+
+def _fitting(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """As many of the labels below an axis as have room, the first always."""
+    widest = LEGEND_CHAR * max(len(word) for _, word in labels) + 8
+    every = max(1, math.ceil(len(labels) * widest / (WIDTH - LEFT - RIGHT)))
+    return list(labels[::every])
 
 
 def _axes(

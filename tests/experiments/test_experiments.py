@@ -69,6 +69,13 @@ def test_what_is_no_experiment_is_refused(tmp_path: Path, text: str, words: str)
         make_cells(read_experiment(tmp_path / "bad.toml", base()), [BASE], [], [0], tmp_path)
 
 
+def test_an_arm_that_would_change_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
+    files = folder / "toy.toml"
+    experiment = read_experiment(CONFIGS / "experiments" / "tests.toml", base())
+    with pytest.raises(ValueError, match=r"arm four of tests sets grammar.testing.inputs, but .* tasks from files"):
+        make_cells(experiment, [files], [], [0], tmp_path)
+
+
 def test_a_misspelt_experiment_is_named() -> None:
     with pytest.raises(ValueError, match="did you mean objective"):
         find_experiments(("objectve",), CONFIGS / "experiments")

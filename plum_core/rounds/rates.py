@@ -46,7 +46,8 @@ def in_words(rates: Mapping[str, Any], unit: str) -> str:
     if "loss" in rates:
         margin = [f"margin {rates['rewards/margins']:+.3f}"] if "rewards/margins" in rates else []
         return ", ".join([f"loss {rates['loss']:.3f}", *margin])
-    shown = [f"{rates['unit_per_s']:.1f} {unit}/s"]
+    same = unit == "programs" and "verdicts_per_s" in rates  # a verdict each
+    shown = [] if same else [f"{rates['unit_per_s']:.1f} {unit}/s"]
     shown += [
         f"{_short(rates[k])} {k[:-6]}/s" for k in ("samples_per_s", "tokens_per_s", "verdicts_per_s") if k in rates
     ]

@@ -82,6 +82,7 @@ def train_round(
     if config.lora.config is not None:  # fresh adapters change nothing, so the reference above is the decoder's own
         add_lora(decoder, config.lora.config, coordinate_seed(seed, "lora"))
     data = examples_digest([e for item in items for e in item.examples] + list(replay))
+    decoder.checkpointing = config.checkpointing
     labels = [item.desirable for item in items]
     return run_steps(
         decoder,

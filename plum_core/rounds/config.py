@@ -16,7 +16,17 @@ from plum_core.training import PreferenceConfig
 # What may change between two sittings of one run: it decides where and how fast, not what comes out. ``rounds`` is
 # here because a finished run may be asked for more of them.
 INCIDENTAL = frozenset(
-    {"out", "rounds", "quiet", "json", "execution.workers", "training.save_every", "training.keep_last", "device"}
+    {
+        "out",
+        "rounds",
+        "quiet",
+        "json",
+        "execution.workers",
+        "training.save_every",
+        "training.keep_last",
+        "training.checkpointing",
+        "device",
+    }
 )
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, BOTTOM = 46, 12, 40  # room for the labels of the axes
-LEGEND_ROW, LEGEND_CHAR = 18, 6.6  # heights and widths of 12-unit text, widest letters aside
+LEGEND_ROW, LEGEND_CHAR = 18, 7.0  # heights and widths of 12-unit text, widest letters aside
 STYLES = 8
 MOST_POINTS = 300  # of one line: more would be drawn over each other
 

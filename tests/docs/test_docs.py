@@ -34,8 +34,13 @@ def unmarked(text: str) -> list[str]:
     ]
 
 
+EXAMPLE = re.compile(r"^python (examples/\w+\.py).*\n", flags=re.MULTILINE)  # tests/examples runs them, in one process
+
+
 def runnable(page: Path) -> list[str]:
-    return [lines for mark, lines in blocks(page.read_text(encoding="utf-8")) if mark == "bash run"]
+    """What is to be run of a page, block by block."""
+    marked = [lines for mark, lines in blocks(page.read_text(encoding="utf-8")) if mark == "bash run"]
+    return [rest for lines in marked if (rest := EXAMPLE.sub("", lines)).strip()]
 
 
 def anchors(text: str) -> set[str]:
@@ -82,6 +87,7 @@ def test_commands_that_do_not_run_here_name_things_that_exist(tmp_path: Path) ->
         text = re.sub(r"^```bash (run|needs:).*$", "```bash", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
         copy = tmp_path / page.name
         copy.write_text(text, encoding="utf-8")
+        assert [name for name in EXAMPLE.findall(text) if not (ROOT / name).is_file()] == []
         assert layout.broken_commands(ROOT, str(copy)) == []
 
 

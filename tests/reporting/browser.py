@@ -6,11 +6,13 @@ No package is needed: messages are JSON ended by a zero byte on descriptors 3 an
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -46,7 +48,12 @@ class Browser:
 
         command = [find(), *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
         self._process = subprocess.Popen(
-            command, close_fds=False, preexec_fn=wire, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            close_fds=False,
+            preexec_fn=wire,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(to_read)
         os.close(to_write)
@@ -128,11 +135,14 @@ class Browser:
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def close(self) -> None:
-        try:
-            self._session = ""
+        """End the browser and whatever it started."""
+        self._session = ""
+        with contextlib.suppress(RuntimeError, TimeoutError, OSError):  # it may be gone before it answers
             self.call("Browser.close")
-        finally:
-            for end in (self._in, self._out):
-                os.close(end)
-            self._process.kill()
+        for end in (self._in, self._out):
+            os.close(end)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

@@ -6,13 +6,13 @@ Content-Security-Policy forbids any other script, so what a model wrote is shown
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from plum_core.preferences import verdict_id
-from plum_core.records import Instruction, Outcome, Pair, Sample, TestSuite, Verdict, read_jsonl, write_atomic
+from plum_core.records import Instruction, Label, Outcome, Pair, Sample, TestSuite, Verdict, read_jsonl, write_atomic
 from plum_core.records.files import decode_line
 from plum_core.reporting.page import embedded, render
 from plum_core.rounds import show
@@ -22,6 +22,7 @@ from plum_core.rounds.stages import SYNTAX
 from plum_core.rounds.summary import summarise, visible
 
 MOST_ROWS = 100_000
+LEARNT = 9  # place in a row: 0 not learnt from, 1 as chosen or desirable, 2 as rejected or undesirable
 MOST_CHARS = 20_000  # of one text: a flood says no more in full
 
 
@@ -64,7 +65,7 @@ class Tables:
         detail = self.text(verdict.detail if verdict else "")
         cpu_ms = round(1000 * verdict.cpu_s, 1) if verdict else 0
         self.rows.append(
-            [at, round_, self.text(name), self.text(outcome), self.text(code), detail, bits, tokens, cpu_ms]
+            [at, round_, self.text(name), self.text(outcome), self.text(code), detail, bits, tokens, cpu_ms, 0]
         )
         return len(self.rows) - 1
 
@@ -127,21 +128,26 @@ def _gather_round(tables: Tables, place: Path, number: int) -> None:
         row = tables.add_row(where, number, str(sample.index), sample.code, verdict, tokens)
         if row is not None:
             rows[sample.instruction_id, sample.index] = row
-    for pair in _pairs(place / "preferences.jsonl"):
-        sides = (rows.get((pair.instruction_id, i)) for i in (pair.chosen_index, pair.rejected_index))
-        chosen, rejected = sides
-        if chosen is not None and rejected is not None:
-            tables.pairs.append([number, chosen, rejected])
+    _note_learnt(tables, place / "preferences.jsonl", rows, number)
 
 
-def _pairs(path: Path) -> Iterator[Pair]:
-    """The pairs of a round; none where it learnt from labels."""
+def _note_learnt(tables: Tables, path: Path, rows: dict[tuple[str, int], int], number: int) -> None:
+    """Mark the rows that training saw as good and as bad, and list the pairs. SFT's completions are no rows."""
     if not path.exists():
         return
     with path.open("rb") as file:
         first = file.readline()
     if first and "chosen" in decode_line(first):
-        yield from read_jsonl(path, Pair)
+        for pair in read_jsonl(path, Pair):
+            chosen, rejected = (rows.get((pair.instruction_id, i)) for i in (pair.chosen_index, pair.rejected_index))
+            if chosen is not None and rejected is not None:
+                tables.pairs.append([number, chosen, rejected])
+                tables.rows[chosen][LEARNT], tables.rows[rejected][LEARNT] = 1, 2
+        return
+    for label in read_jsonl(path, Label):
+        row = rows.get((label.instruction_id, label.index))
+        if row is not None:
+            tables.rows[row][LEARNT] = 1 if label.label else 2
 
 
 def _gather_heldout(tables: Tables, folder: RunFolder, numbers: list[int]) -> None:

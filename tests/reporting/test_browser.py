@@ -78,6 +78,11 @@ def test_filters_keys_and_pairs(browser: Browser, report: Path) -> None:
     assert "What told them apart" in detail and "assert a" in detail
     assert browser.value("document.querySelectorAll('#detail ins').length") > 0
     assert browser.value("document.querySelectorAll('#detail del').length") > 0
+    browser.value(f"({CHOOSE})('outcome', '')")
+    browser.value(f"({CHOOSE})('view', 'rows')")
+    good, bad = (browser.value(f"({CHOOSE})('learnt', '{n}')").split()[0] for n in (1, 2))
+    assert int(good) > 0 and int(bad) > 0
+    assert "learnt from as bad" in browser.value("document.querySelector('#detail p').textContent")
     assert browser.value(f"({CHOOSE})('query', 'there is no such text')").startswith("0 of ")
     assert browser.value("document.getElementById('detail').textContent") == "Nothing fits these filters."
     assert browser.complaints == []
@@ -89,7 +94,7 @@ def test_twenty_thousand_programs_stay_smooth(browser: Browser, tmp_path: Path) 
     data = {
         "texts": texts,
         "instructions": [[i + 2, i + 2, 1, len(texts) - 1, len(texts) - 1, [0]] for i in range(count)],
-        "rows": [[i % count, 1, 0, i % 2, 2 + i % count, len(texts) - 1, "1", 9, 1.5] for i in range(PROGRAMS)],
+        "rows": [[i % count, 1, 0, i % 2, 2 + i % count, len(texts) - 1, "1", 9, 1.5, 0] for i in range(PROGRAMS)],
         "pairs": [[1, i, i + 1] for i in range(0, PROGRAMS, 2)],
         "rounds": {"1": "round 1"},
     }

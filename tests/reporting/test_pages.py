@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from plum_core.records import Verdict, read_jsonl
+from plum_core.records import Label, Verdict, read_jsonl
 from plum_core.reporting import write_inspector, write_report
 from plum_core.reporting.page import embedded
 from plum_core.rounds.folder import RunFolder
 from plum_core.rounds.loop import Rounds
+from plum_core.training import PreferenceConfig
 from tests.reporting.conftest import NASTY
 from tests.reporting.pages import Page
 from tests.rounds.fakes import FakeEngine, FakeSource, make_config
@@ -93,6 +94,8 @@ def test_the_inspector_holds_every_program(folder: RunFolder) -> None:
     for verdict in read_jsonl(folder.round(1) / "verdicts.jsonl", Verdict):
         assert named[f"{verdict.id}@1"] == verdict.outcome
     assert all(texts[rows[good][3]] == "passed" != texts[rows[bad][3]] for _, good, bad in data["pairs"])
+    learnt = {i for _, good, bad in data["pairs"] for i in (good, bad)}
+    assert {i for i, row in enumerate(rows) if row[9]} == learnt
     assert data["pairs"] and {r[1] for r in rows} == {1, 2, -1, -2, -3}
     assert data["rounds"]["-1"] == "held out, before" and data["rounds"]["-3"] == "held out, after round 2"
 
@@ -110,6 +113,16 @@ def test_the_parser_would_notice(folder: RunFolder) -> None:
     """The check above can fail: the same text embedded as it is breaks out."""
     block = json.dumps({"a": [NASTY]})
     assert Page(f'<script type="application/json">{block}</script>').tags != ["script"]
+
+
+def test_labels_mark_what_was_learnt_from(tmp_path: Path) -> None:
+    config = make_config(tmp_path, rounds=1, training=PreferenceConfig(objective="kto"))
+    folder = Rounds(config, FakeSource(), FakeEngine(), argv=["plum"]).go()
+    data = json.loads(pages(folder)[1].scripts[0][1])
+    labels = list(read_jsonl(folder.round(1) / "preferences.jsonl", Label))
+    marked = [row for row in data["rows"] if row[9]]
+    assert data["pairs"] == [] and len(marked) == len(labels) > 0
+    assert all((data["texts"][row[3]] == "passed") == (row[9] == 1) for row in marked)
 
 
 def test_programs_past_the_cap_are_counted(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

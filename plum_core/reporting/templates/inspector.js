@@ -4,7 +4,8 @@
   const D = JSON.parse(document.getElementById("data").textContent);
   const T = D.texts;
   const I = { ID: 0, PROMPT: 1, ROUND: 2, WHY: 3, REFERENCE: 4, TESTS: 5 };
-  const R = { INSTRUCTION: 0, ROUND: 1, NAME: 2, OUTCOME: 3, CODE: 4, DETAIL: 5, PASSED: 6, TOKENS: 7, CPU_MS: 8 };
+  const R = { INSTRUCTION: 0, ROUND: 1, NAME: 2, OUTCOME: 3, CODE: 4, DETAIL: 5, PASSED: 6, TOKENS: 7, CPU_MS: 8, LEARNT: 9 };
+  const LEARNT = ["", "learnt from as good", "learnt from as bad"];
   const HEIGHT = 44; // of a row, as in style.css
   const OVERSCAN = 8;
   const MOST_CELLS = 4e6; // of a diff's table
@@ -36,7 +37,7 @@
   function filters() {
     return {
       hits: textHits(at("query").value), outcome: at("outcome").value,
-      round: at("round").value, instruction: at("instruction").value.trim().toLowerCase(),
+      round: at("round").value, learnt: at("learnt").value, instruction: at("instruction").value.trim().toLowerCase(),
     };
   }
 
@@ -46,13 +47,14 @@
 
   function rowFits(f, row) {
     return (!f.round || String(row[R.ROUND]) === f.round) && (!f.outcome || T[row[R.OUTCOME]] === f.outcome) &&
-      ofInstruction(f, row[R.INSTRUCTION]) &&
+      (!f.learnt || String(row[R.LEARNT]) === f.learnt) && ofInstruction(f, row[R.INSTRUCTION]) &&
       (!f.hits || f.hits[row[R.CODE]] || f.hits[row[R.DETAIL]] ||
         f.hits[D.instructions[row[R.INSTRUCTION]][I.PROMPT]] || f.hits[D.instructions[row[R.INSTRUCTION]][I.ID]]);
   }
 
   function pairFits(f, pair) {
     const [good, bad] = [D.rows[pair[1]], D.rows[pair[2]]];
+    f = { ...f, learnt: "" }; // a pair was learnt from as a whole
     return rowFits(f, bad) || (rowFits({ ...f, outcome: "" }, good) && (!f.outcome || T[bad[R.OUTCOME]] === f.outcome));
   }
 
@@ -61,6 +63,7 @@
     const rounds = rows.length ? rows.map((row) => row[R.ROUND]) : [one[I.ROUND]];
     return ofInstruction(f, place) && (!f.round || rounds.some((r) => String(r) === f.round)) &&
       (!f.outcome || rows.some((row) => T[row[R.OUTCOME]] === f.outcome)) &&
+      (!f.learnt || rows.some((row) => String(row[R.LEARNT]) === f.learnt)) &&
       (!f.hits || [one[I.ID], one[I.PROMPT], one[I.WHY], ...one[I.TESTS]].some((t) => f.hits[t]));
   }
 
@@ -158,7 +161,7 @@
   }
 
   function facts(row) {
-    const said = [T[row[R.OUTCOME]], D.rounds[row[R.ROUND]], row[R.TOKENS] < 0 ? "" : `${row[R.TOKENS]} tokens`, `${row[R.CPU_MS]} ms of CPU`];
+    const said = [T[row[R.OUTCOME]], D.rounds[row[R.ROUND]], row[R.TOKENS] < 0 ? "" : `${row[R.TOKENS]} tokens`, `${row[R.CPU_MS]} ms of CPU`, LEARNT[row[R.LEARNT]]];
     return element("p", said.filter(Boolean).join(", "), T[row[R.OUTCOME]] === "passed" ? "yes" : "no");
   }
 
@@ -186,7 +189,7 @@
     button.addEventListener("click", () => {
       at("view").value = wanted;
       at("instruction").value = T[D.instructions[place][I.ID]];
-      at("query").value = at("outcome").value = at("round").value = "";
+      at("query").value = at("outcome").value = at("round").value = at("learnt").value = "";
       refresh();
       list.focus();
     });

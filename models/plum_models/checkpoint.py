@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from plum_models.config import DecoderConfig
 from plum_models.decoder import Decoder
@@ -23,7 +24,7 @@ from plum_models.lora import adapted
 from plum_models.tokenizer import Tokenizer
 
 INDEX = "model.safetensors.index.json"
-CONVERTED_BYTES = 2**28  # read between two openings of a file: closing gives the pages of its map back
+CONVERTED_BYTES = 2**26  # read between two openings of a file: closing gives the pages of its map back
 STALE = ("rotary_emb.inv_freq", "attn.masked_bias", "attn.bias")  # tables that older exports saved
 
 
@@ -47,7 +48,7 @@ def load_decoder(
     """
     folder = Path(folder)
     config = read_config(folder / "config.json")
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInit():
         decoder = Decoder(config)
     wanted = {name: tuple(p.shape) for name, p in decoder.named_parameters()}
     found: dict[str, Tensor] = {}
@@ -61,6 +62,16 @@ def load_decoder(
         )
     decoder.load_state_dict(found, assign=True)
     return decoder.requires_grad_(True)
+
+
+class _NoInit(TorchFunctionMode):
+    """Leaves weights as they come: drawing them for a decoder that is only a plan takes a second of imports."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _outer(name: str) -> str:

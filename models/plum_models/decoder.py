@@ -19,6 +19,7 @@ from plum_models.config import DecoderConfig
 from plum_models.mlp import GatedMLP, PlainMLP
 from plum_models.moe import SparseMLP
 from plum_models.norms import make_norm
+from plum_models.recompute import call
 from plum_models.rope import rotary_tables
 
 Tables = tuple[Tensor, Tensor]  # cos and signed sin
@@ -63,6 +64,7 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = "none"  # what the backward computes again: see ``recompute``
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.norm = make_norm(config)
@@ -90,7 +92,10 @@ class Decoder(nn.Module):
         if self.config.scale_embeddings:
             x = x * torch.tensor(self.config.hidden_size**0.5, dtype=x.dtype)  # rounded first, as Gemma was trained
         for i, layer in enumerate(self.layers):
-            x = layer(x, q_tables, k_tables, i, attend)
+            if self.checkpointing == "none":
+                x = layer(x, q_tables, k_tables, i, attend)
+            else:
+                x = call(self.checkpointing, i, layer, x, q_tables, k_tables, i, attend)
         return self.norm(x)
 
     def _tables(self, positions: Tensor) -> tuple[Tables, Tables]:

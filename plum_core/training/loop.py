@@ -94,7 +94,7 @@ def digest_of(*parts: Any) -> str:
 
 def essential(config: Any) -> dict[str, Any]:
     """The fields of a training config that decide the weights; how often they are saved does not."""
-    incidental = ("save_every", "keep_last", "micro_batch_tokens")
+    incidental = ("save_every", "keep_last", "micro_batch_tokens", "checkpointing")
     return {name: value for name, value in asdict(config).items() if name not in incidental}
 
 

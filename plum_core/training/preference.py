@@ -137,6 +137,7 @@ def train_round(
         add_lora(decoder, config.lora.config, coordinate_seed(seed, "lora"))
     data = examples_digest([e for item in this.items for e in item.examples] + list(replay))
     about = [item.about for item in this.items]
+    decoder.checkpointing = config.checkpointing
     return run_steps(
         decoder,
         this,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from plum_core.objectives import ObjectiveSpec, find_objective
 from plum_core.training.optim import OptimConfig
 from plum_models.lora import DEFAULT_TARGETS, LoraConfig
+from plum_models.recompute import check_policy
 
 OPTIONS = (
     *("beta", "label_smoothing", "gamma", "penalty", "sums", "alpha", "common_weight"),
@@ -93,6 +94,7 @@ class PreferenceConfig:
     epochs: int = 2
     tokens_per_batch: int = 8000  # padded tokens of a step, over all ranks
     micro_batch_tokens: int | None = None  # padded tokens of one forward; None: a rank's share at once
+    checkpointing: str = "none"  # activations that backward computes again: none, matmuls, every N, full
     average_last: float = 2 / 3
     save_every: int = 20
     keep_last: int = 2
@@ -103,6 +105,7 @@ class PreferenceConfig:
 
     def __post_init__(self) -> None:
         spec = find_objective(self.objective, self.options)
+        check_policy(self.checkpointing)
         for name in ("nll_weight", "replay_weight", "replay_examples_per_step"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")

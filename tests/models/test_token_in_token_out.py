@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as RustTokenizer
 
 from plum_core.preferences import SelectionConfig, make_pairs, verdict_id
 from plum_core.records import Instruction, Outcome, Pair, Sample, Verdict, read_jsonl, write_jsonl
+from plum_core.training import PreferenceConfig
 from plum_core.training.packing import Packed
 from plum_core.training.preference import _items
 from plum_models import Tokenizer
@@ -102,7 +103,11 @@ def test_sampled_stored_and_trained_ids_are_the_same(name, shared_data, tmp_path
     stored = list(read_jsonl(tmp_path / "samples.jsonl", Sample))
     pairs, counts = make_pairs(stored, verdicts, instructions, SelectionConfig(max_pairs=1), seed=0)
     write_jsonl(tmp_path / "pairs.jsonl", pairs)
-    trained = [e for item in _items(list(read_jsonl(tmp_path / "pairs.jsonl", Pair)), "dpo") for e in item.examples]
+    trained = [
+        e
+        for item in _items(list(read_jsonl(tmp_path / "pairs.jsonl", Pair)), PreferenceConfig())
+        for e in item.examples
+    ]
     sampled = {(s.prompt_token_ids, s.token_ids) for s in samples}
     assert len(trained) == BOUNDARIES, counts
     mismatches = [e for e in trained if (e.prompt_ids, e.completion_ids) not in sampled]

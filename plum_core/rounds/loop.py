@@ -42,7 +42,7 @@ from plum_core.rounds.observer import Observer
 from plum_core.rounds.sources import TaskSource
 from plum_core.sampling import SamplingParams
 from plum_core.seeds import coordinate_seed
-from plum_core.training import PreferenceConfig, World
+from plum_core.training import MovingSettings, PreferenceConfig, World
 
 
 class Rounds:
@@ -200,7 +200,7 @@ class Rounds:
         if self.config.learn == "preferences":
             return self.config.training
         unset: dict[str, Any] = dict.fromkeys(self.config.training.options)
-        return dataclasses.replace(self.config.training, objective="rft", **unset)
+        return dataclasses.replace(self.config.training, objective="rft", moving=MovingSettings(), **unset)
 
     def _supervised(self, number: int, count: int) -> list[Label]:
         """As many supervised completions as preferences would have put sequences through the policy."""

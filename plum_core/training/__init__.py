@@ -7,13 +7,16 @@ from plum_core.training.groups import Graded, grade
 from plum_core.training.loop import TrainResult
 from plum_core.training.optim import OptimConfig
 from plum_core.training.preference import Records, planned_steps, train_round
-from plum_core.training.preference_config import PreferenceConfig
+from plum_core.training.preference_config import GroupSettings, LoraSettings, MovingSettings, PreferenceConfig
 from plum_core.training.sft import SftConfig, train_sft
 from plum_core.training.world import World, init_world
 
 __all__ = [
     "Example",
     "Graded",
+    "GroupSettings",
+    "LoraSettings",
+    "MovingSettings",
     "OptimConfig",
     "PreferenceConfig",
     "Records",

@@ -53,12 +53,12 @@ class GroupRound:
         self.plan = plan_epochs(self.costs, config.tokens_per_batch, config.epochs, seed)
         self.spec = find_objective(config.objective, config.options)
         self.options: dict[str, Any] = dict(config.options)
-        self.with_kl = bool(self.options.get("beta"))
+        self.needs_reference = bool(self.options.get("beta"))  # what weighs the KL
         self.ref: dict[Example, Tensor] = {}
 
     def add_reference(self, reference: Decoder, folder: Path) -> None:
         """Log-probs of every token, where the objective weighs a KL; ``reference`` is not needed afterwards."""
-        if not self.with_kl:
+        if not self.needs_reference:
             return
         unique = list(dict.fromkeys(item.example for item in self.items))
         logps = reference_logps(
@@ -135,5 +135,5 @@ class GroupRound:
         if self.config.objective == "dapo":
             length = torch.tensor(mean_length, device=self.device)
             return self.spec.compute(logps, old, advantages, mask, length, **self.options)
-        reference = self._padded([self.ref[item.example] for item in items]) if self.with_kl else None
+        reference = self._padded([self.ref[item.example] for item in items]) if self.needs_reference else None
         return self.spec.compute(logps, old, advantages, mask, reference, **self.options)

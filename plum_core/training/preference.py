@@ -94,8 +94,11 @@ def make_round(
 def _add_reference(
     this: Round | GroupRound, decoder: Decoder, reference: Decoder | Callable[[], Decoder] | None, folder: Path
 ) -> str | None:
-    """The digest of the reference's weights, None where it is ``decoder``; this frame is the last to hold them."""
-    if reference is None:
+    """The digest of the reference's weights, None where it is ``decoder`` or nothing asks for one.
+
+    This frame is the last to hold them.
+    """
+    if reference is None or not this.needs_reference:
         this.add_reference(decoder, folder)
         return None
     loaded = reference if isinstance(reference, Decoder) else reference()

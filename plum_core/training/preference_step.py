@@ -67,12 +67,16 @@ class Round:
         self.moving: MovingReference | None = None
         self.shift = RunningMean()
 
+    @property
+    def needs_reference(self) -> bool:
+        return self.spec.needs_reference
+
     def add_reference(self, reference: Decoder, folder: Path) -> None:
         """Log-probs of everything that will be compared, or a copy of ``reference`` where it moves.
 
         ``reference`` itself is not needed afterwards.
         """
-        if not self.spec.needs_reference:
+        if not self.needs_reference:
             return
         if self.config.moving.every:
             self.moving = MovingReference(reference, self.config.moving)

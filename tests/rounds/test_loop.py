@@ -13,7 +13,7 @@ from plum_core.records import Label, Outcome, Pair, Sample, Verdict, read_jsonl
 from plum_core.rounds.compare import differences
 from plum_core.rounds.folder import RunFolder
 from plum_core.rounds.loop import Rounds
-from plum_core.training import PreferenceConfig
+from plum_core.training import MovingSettings, PreferenceConfig
 from tests.rounds.fakes import FakeEngine, FakeSource, make_config
 
 
@@ -116,9 +116,14 @@ def test_each_objective_gets_its_records(tmp_path: Path, objective: str, cls: ty
     assert engine.trained_on == [(objective, len(records))] and records
 
 
+def test_policy_gradients_are_not_for_rounds(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"grpo learns from a round's samples and verdicts.*runners/train.py"):
+        go(tmp_path, FakeEngine(), rounds=1, training=PreferenceConfig(objective="grpo"))
+
+
 def test_continued_sft_is_matched_in_sequences(tmp_path: Path) -> None:
     engines = {learn: FakeEngine() for learn in ("preferences", "sft")}
-    training = PreferenceConfig(objective="dpo", beta=0.2)
+    training = PreferenceConfig(objective="dpo", beta=0.2, moving=MovingSettings(every=3))
     for learn, engine in engines.items():
         go(tmp_path / learn, engine, rounds=1, learn=learn, training=training)
     (dpo, pairs), (rft, labels) = engines["preferences"].trained_on[0], engines["sft"].trained_on[0]

@@ -83,6 +83,15 @@ def test_another_tokenisation_is_computed_again(make, tmp_path, computed):
         assert len(computed) == count
 
 
+def test_a_truncated_cache_is_computed_again(make, tmp_path, computed):
+    this, path = round_of(make, tmp_path, config(), far=9)
+    path.write_bytes(path.read_bytes()[:-3])
+    again, _ = round_of(make, tmp_path, config(), far=9)
+    assert len(computed) == 2 and again.ref == this.ref
+    round_of(make, tmp_path, config(), far=9)
+    assert len(computed) == 2
+
+
 def test_tokens_are_cached_one_by_one_where_a_kl_is_weighed(make, tmp_path):
     this, _ = round_of(make, tmp_path, config(objective="grpo", nll_weight=None, beta=0.1), records=make.graded(20))
     examples = list(this.ref)
@@ -121,6 +130,13 @@ def test_a_run_with_another_reference_does_not_go_on_from_its_checkpoints(make, 
     train(9)
     with pytest.raises(ValueError, match="belongs to other data, weights or settings"):
         train(8)
+
+
+def test_a_reference_that_nobody_asks_for_is_not_loaded(make, tmp_path):
+    def load():
+        raise AssertionError("loaded")
+
+    train_round(make.decoder(), make.pairs(4), [], config(objective="simpo"), seed=1, folder=tmp_path, reference=load)
 
 
 def test_an_objective_without_a_reference_computes_none(make, tmp_path, computed):

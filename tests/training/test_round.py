@@ -9,7 +9,6 @@ import torch
 
 from plum_core.objectives import OBJECTIVES, dpo, kto, mismatch_kl
 from plum_core.training import OptimConfig, PreferenceConfig, train_round
-from plum_core.training.batches import Example
 from plum_core.training.logps import completion_logps
 from plum_core.training.preference import _items, make_round
 from plum_core.training.preference_config import GroupSettings, LoraSettings, MovingSettings
@@ -170,31 +169,6 @@ def test_the_result_is_the_average_of_the_tail(make, tmp_path):
     tail = seen[len(seen) // 2 :]
     assert result.averaged == len(tail) < len(seen) == result.steps
     torch.testing.assert_close(make.flat(decoder), torch.stack(tail).mean(0), rtol=1e-5, atol=1e-7)
-
-
-def test_the_reference_is_cached_and_a_changed_input_is_computed_again(make, tmp_path, monkeypatch):
-    from plum_core.training import reference as module
-
-    calls = []
-    real = module._compute
-    monkeypatch.setattr(module, "_compute", lambda *args: calls.append(1) or real(*args))
-    path = tmp_path / "reference.safetensors"
-    examples = make.examples(5)
-
-    def get(seed=0, data=examples):
-        return module.reference_logps(make.decoder(seed=seed), data, path, tokens_per_batch=50)
-
-    first = get()
-    assert torch.equal(get(), first) and len(calls) == 1
-    assert not torch.equal(get(seed=1), first) and len(calls) == 2  # other weights
-    moved = [Example(prompt_ids=(*e.prompt_ids, e.completion_ids[0]), completion_ids=(1,)) for e in examples]
-    get(seed=1, data=moved)
-    assert len(calls) == 3  # another boundary
-    path.write_bytes(path.read_bytes()[:-3])  # truncated
-    again = get(seed=1, data=moved)
-    assert len(calls) == 4 and torch.equal(get(seed=1, data=moved), again) and len(calls) == 4
-    exact = completion_logps(make.decoder(), examples[:1])[0]
-    torch.testing.assert_close(first[0], exact, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

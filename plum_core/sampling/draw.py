@@ -41,7 +41,7 @@ def uniform(seeds: Tensor, positions: Tensor) -> Tensor:
 
 
 def keep_top(logits: Tensor, params: SamplingParams) -> Tensor:
-    """(R, V) logits with those outside top-k and the top-p nucleus (Holtzman et al. 2020) at minus infinity."""
+    """(R, V) logits with those outside top-k, the top-p nucleus (Holtzman et al. 2020) and min-p at minus infinity."""
     if params.top_k and params.top_k < logits.shape[-1]:
         least = logits.topk(params.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
@@ -50,6 +50,8 @@ def keep_top(logits: Tensor, params: SamplingParams) -> Tensor:
         probs = ordered.softmax(-1)
         outside = probs.cumsum(-1) - probs >= params.top_p  # the first token is always inside
         logits = torch.full_like(logits, -torch.inf).scatter(-1, order, ordered.masked_fill(outside, -torch.inf))
+    if params.min_p:
+        logits = logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(params.min_p), -torch.inf)
     return logits
 
 
@@ -81,22 +83,29 @@ def exponentials_(logits: Tensor) -> tuple[Tensor, Tensor]:
     return weights, weights.sum(-1)
 
 
-def draw_(logits: Tensor, seeds: Tensor, positions: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-prob under the untempered distribution; overwrites the logits.
+def _chosen(weights: Tensor, sums: Tensor, token: Tensor) -> Tensor:
+    return weights.flatten(1).gather(-1, token.unsqueeze(-1)).squeeze(-1).log() - sums.sum(-1).log()
 
-    logits: (R, V) fp32; seeds, positions: (R,) int64. Returns (R,) int64 and (R,) fp32.
+
+def draw_(logits: Tensor, seeds: Tensor, positions: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor, Tensor]:
+    """One token a row, its log-prob under the untempered and under the sampled distribution; overwrites the logits.
+
+    logits: (R, V) fp32; seeds, positions: (R,) int64. Returns (R,) int64, (R,) fp32, (R,) fp32.
     """
-    if params.temperature == 1 and not params.top_k and params.top_p == 1:
+    if params.temperature == 1 and not params.top_k and params.top_p == 1 and not params.min_p:
         weights, sums = exponentials_(logits)
         token = inverse_cdf(weights, sums, uniform(seeds, positions))
-        return token, weights.flatten(1).gather(-1, token.unsqueeze(-1)).squeeze(-1).log() - sums.sum(-1).log()
+        logprob = _chosen(weights, sums, token)
+        return token, logprob, logprob
     if params.temperature == 0:
         token = logits.argmax(-1)
+        sampled = torch.zeros(len(token), device=token.device)
     else:
         kept = exponentials_(keep_top(logits / params.temperature, params))
         token = inverse_cdf(*kept, uniform(seeds, positions))
+        sampled = _chosen(*kept, token)
     chosen = logits.gather(-1, token.unsqueeze(-1)).squeeze(-1) - logits.amax(-1)
-    return token, chosen - exponentials_(logits)[1].sum(-1).log()
+    return token, chosen - exponentials_(logits)[1].sum(-1).log(), sampled
 
 
 def draw_tokens(
@@ -106,7 +115,7 @@ def draw_tokens(
     positions: Tensor,
     params: SamplingParams,
     softcap: float | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """``draw_`` with logits = hidden @ head.T, some rows at a time so that their logits stay in the cache.
 
     hidden: (R, D); head: (V, D). softcap: logits z become softcap * tanh(z / softcap). A head
@@ -121,5 +130,5 @@ def draw_tokens(
     ]
     if len(parts) == 1:
         return parts[0]
-    tokens, logprobs = zip(*parts, strict=True)
-    return torch.cat(tokens), torch.cat(logprobs)
+    tokens, logprobs, sampled = zip(*parts, strict=True)
+    return torch.cat(tokens), torch.cat(logprobs), torch.cat(sampled)

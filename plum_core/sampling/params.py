@@ -7,11 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """temperature 0 is greedy; top_k 0 and top_p 1 are off."""
+    """temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 are off. Filters apply in this order, after temperature.
+
+    min_p: tokens less likely than min_p times the most likely one are left out (Nguyen et al. 2024).
+    stop_token_ids: end a sample as the tokenizer's end-of-sequence ids do.
+    stop: strings that end a sample, wherever the tokens' borders fall; each step then decodes every live sample.
+    """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    stop_token_ids: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
     max_new_tokens: int = 128
 
     def __post_init__(self) -> None:
@@ -21,6 +29,12 @@ class SamplingParams:
             raise ValueError(f"sampling.top_k must be 0 (off) or more, got {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"sampling.top_p must be in (0, 1], got {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"sampling.min_p must be in [0, 1], got {self.min_p}")
+        if isinstance(self.stop, str) or "" in self.stop:
+            raise ValueError(f"sampling.stop must be a tuple of strings, none of them empty, got {self.stop!r}")
+        if any(i < 0 for i in self.stop_token_ids):
+            raise ValueError(f"sampling.stop_token_ids must be 0 or more, got {self.stop_token_ids}")
         if self.max_new_tokens < 1:
             raise ValueError(f"sampling.max_new_tokens must be at least 1, got {self.max_new_tokens}")
 
@@ -40,7 +54,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One sample. ``logprobs`` are nats under the untempered, unfiltered policy, one for each of ``token_ids``."""
+    """One sample. ``logprobs`` are nats under the untempered, unfiltered policy, one for each of ``token_ids``.
+
+    text: without the end id, and cut before the first stop string; ``token_ids`` keep every token that was drawn.
+    sampled_logprobs: nats under the distribution that was drawn from, after temperature and filters (0 for greedy).
+    stop_reason: the id or the string that ended the sample, None at the length limit.
+    """
 
     request_id: str
     index: int
@@ -49,3 +68,5 @@ class Completion:
     text: str
     finish_reason: str  # "stop" or "length"
     seed: int
+    sampled_logprobs: tuple[float, ...] = ()
+    stop_reason: int | str | None = None

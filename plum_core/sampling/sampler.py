@@ -18,6 +18,7 @@ from plum_core.sampling.draw import draw_tokens
 from plum_core.sampling.params import Completion, Request, SamplingParams
 from plum_core.sampling.plan import Piece, plan
 from plum_core.sampling.prefill import Prompts, prefill
+from plum_core.sampling.stops import first_stop
 from plum_models.decoder import Decoder, for_inference
 from plum_models.tokenizer import Tokenizer
 
@@ -101,11 +102,11 @@ class _Batch:
         self.cache = Cache(self.decoder.config, rows, self.decoder.head_weight)
         self.free = list(range(rows))[::-1]  # places in the tables of what was drawn
         self.ids = torch.zeros((rows, params.max_new_tokens), dtype=torch.int64, device=device)
-        self.logprobs = torch.zeros((rows, params.max_new_tokens), device=device)
+        self.logprobs = torch.zeros((2, rows, params.max_new_tokens), device=device)  # untempered, sampled
         self.owners: dict[int, tuple[Request, int]] = {}  # by place
         # of each live row: last token, its position, tokens drawn, seed, place
         self.state = torch.zeros((5, 0), dtype=torch.int64, device=device)
-        self.ends = torch.tensor(sorted(sampler.tokenizer.eos_token_ids), device=device)
+        self.ends = torch.tensor(sorted({*sampler.tokenizer.eos_token_ids, *params.stop_token_ids}), device=device)
 
     @property
     def busy(self) -> bool:
@@ -159,13 +160,17 @@ class _Batch:
         state = self.state[:, first:]
         _, _, drawn, seeds, places = state
         cap = self.decoder.config.logit_softcap
-        token, logprob = draw_tokens(hidden, self.decoder.head_weight, seeds, drawn, self.params, cap)
+        token, *logprobs = draw_tokens(hidden, self.decoder.head_weight, seeds, drawn, self.params, cap)
         self.ids[places, drawn] = token
-        self.logprobs[places, drawn] = logprob
+        for kind, logprob in enumerate(logprobs):
+            self.logprobs[kind, places, drawn] = logprob
         state[0] = token
         state[1:3] += 1
         ended = torch.isin(token, self.ends)
-        finished = ended | (drawn >= self.params.max_new_tokens)
+        if self.params.stop:
+            finished = ended | self._stopped_by_string(places, drawn) | (drawn >= self.params.max_new_tokens)
+        else:
+            finished = ended | (drawn >= self.params.max_new_tokens)
         which = finished.nonzero().squeeze(-1)
         if not len(which):
             return []
@@ -173,21 +178,35 @@ class _Batch:
         self._release((which + first).tolist())
         return out
 
+    def _stopped_by_string(self, places: Tensor, drawn: Tensor) -> Tensor:
+        """(R,) bool. The whole text is decoded: a token's text may depend on what stands before it."""
+        decode, stop = self.sampler.tokenizer.decode, self.params.stop
+        rows = zip(self.ids[places].tolist(), drawn.tolist(), strict=True)
+        found = [first_stop(decode(ids[:count]), stop) is not None for ids, count in rows]
+        return torch.tensor(found, device=places.device)
+
     def _completions(self, places: Tensor, ended: Tensor, drawn: Tensor) -> list[Completion]:
-        columns = (places, ended, drawn, self.ids[places], self.logprobs[places])
+        columns = (places, ended, drawn, self.ids[places], *self.logprobs[:, places])
         out = []
-        for place, stop, count, ids, logprobs in zip(*(c.tolist() for c in columns), strict=True):
+        for place, end, count, ids, logprobs, sampled in zip(*(c.tolist() for c in columns), strict=True):
             request, index = self.owners.pop(place)
             self.free.append(place)
+            text = self.sampler.tokenizer.decode(ids[: count - end])
+            stopped = first_stop(text, self.params.stop)
+            if stopped is not None:
+                text = text[: stopped[0]]
+            reason = stopped[1] if stopped is not None else ids[count - 1] if end else None
             out.append(
                 Completion(
                     request_id=request.id,
                     index=index,
                     token_ids=tuple(ids[:count]),
                     logprobs=tuple(logprobs[:count]),
-                    text=self.sampler.tokenizer.decode(ids[: count - stop]),
-                    finish_reason="stop" if stop else "length",
+                    text=text,
+                    finish_reason="length" if reason is None else "stop",
                     seed=request.seeds[index],
+                    sampled_logprobs=tuple(sampled[:count]),
+                    stop_reason=reason,
                 )
             )
         return out

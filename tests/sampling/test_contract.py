@@ -135,7 +135,7 @@ def test_draws_follow_the_distribution(params):
     logits = 2 * torch.randn(150, generator=generator)
     count = 40_000
     seeds = torch.arange(count) * 7919 + 13
-    tokens, _ = draw_(logits.repeat(count, 1), seeds, torch.full((count,), 4), settings)
+    tokens, *_ = draw_(logits.repeat(count, 1), seeds, torch.full((count,), 4), settings)
     scaled = logits / settings.temperature
     if settings.top_k:
         scaled[scaled < scaled.topk(settings.top_k).values[-1]] = -torch.inf

@@ -25,8 +25,10 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
-from plum_kernels.logprob.triton_backend import TILES
+from plum_kernels.logprob.triton_backend import TILES, Tile
 from plum_kernels.logprob.triton_kernels import tile_gradient, tile_statistics
+from plum_kernels.preference.triton_backend import constants
+from plum_kernels.preference.triton_kernels import pair_loss, sequence_loss
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -37,9 +39,22 @@ TARGETS = {
 SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}  # bytes a block may have
 PTXAS_TARGET = {"sm_80": "sm_80", "sm_90": "sm_90a", "sm_100": "sm_100a"}
 
-POINTERS = {"x_ptr": "*bf16", "w_ptr": "*bf16", "b_ptr": "*bf16", "y_ptr": "*i64", "g_ptr": "*bf16"}  # others fp32
+POINTERS = {
+    "x_ptr": "*bf16",
+    "w_ptr": "*bf16",
+    "b_ptr": "*bf16",
+    "y_ptr": "*i64",
+    "g_ptr": "*bf16",
+    "cu_ptr": "*i64",
+}  # others fp32
+BYTES = ("scored_ptr", "desirable_ptr")
 FLOATS = ("inner", "outer", "scale")
 PLAIN = {"HAS_BIAS": False, "SOFTCAP": False, "ENTROPY": False, "DESCRIPTORS": True, "WIDEN": False, "GROUP": 8}
+LOSS = {"HAS_REF": True, "HAS_MASK": True, "BLOCK": 1024}
+PAIRS = LOSS | constants("dpo", {"beta": 0.1, "label_smoothing": 0.1})
+SINGLE = LOSS | constants("kto", {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0})
+KERNELS = {tile_statistics: PLAIN, tile_gradient: PLAIN, pair_loss: PAIRS, sequence_loss: SINGLE}
+SMALL = Tile(BM=1, BV=1024, BK=1, warps=4, stages=1)  # of kernels that are not tiled by target
 ALIGNED = ("x_ptr", "w_ptr", "g_ptr", "m_ptr", "s_ptr", "t_ptr", "y_ptr", "N", "D", "stride")  # multiples of 16
 
 
@@ -51,20 +66,24 @@ class Config:
     results: Path = field(default_factory=lambda: Path(__file__).parent / "results")
 
 
+def tile_of(kernel: Any, target: str) -> Tile:
+    return TILES[target] if "BM" in kernel.arg_names else SMALL
+
+
 def source(kernel: Any, target: str) -> ASTSource:
     """The kernel with bf16 operands and its target's tile."""
-    tile = TILES[target]
-    constants = {**PLAIN, "BM": tile.BM, "BV": tile.BV, "BK": tile.BK}
+    tile = tile_of(kernel, target)
+    fixed = {**KERNELS[kernel], "BM": tile.BM, "BV": tile.BV, "BK": tile.BK}
     signature = {}
     for name in kernel.arg_names:
-        if name in constants:
+        if name in fixed:
             signature[name] = "constexpr"
         elif name.endswith("_ptr"):
-            signature[name] = POINTERS.get(name, "*fp32")
+            signature[name] = POINTERS.get(name, "*u8" if name in BYTES else "*fp32")
         else:
             signature[name] = "fp32" if name in FLOATS else "i32"
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if name in ALIGNED}
-    return ASTSource(kernel, signature, constants, aligned)
+    return ASTSource(kernel, signature, {k: v for k, v in fixed.items() if k in kernel.arg_names}, aligned)
 
 
 def nvidia_usage(ptx: str, target: str) -> tuple[int, int]:
@@ -87,7 +106,7 @@ def amd_usage(assembly: str) -> tuple[int, int]:
 
 def compile_kernel(kernel: Any, target: str) -> dict[str, object]:
     """One row of the table."""
-    tile = TILES[target]
+    tile = tile_of(kernel, target)
     options = {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
     compiled = triton.compile(source(kernel, target), target=TARGETS[target], options=options)
     amd = TARGETS[target].backend == "hip"
@@ -115,7 +134,7 @@ def table(rows: list[dict[str, object]]) -> str:
 
 
 def main(config: Config) -> None:
-    rows = [compile_kernel(k, t) for k in (tile_statistics, tile_gradient) for t in config.targets]
+    rows = [compile_kernel(k, t) for k in KERNELS for t in config.targets]
     text = table(rows)
     print(text)
     config.results.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,167 @@
+"""preference_loss against plum_core's objectives: values, gradients and metrics of every name, ragged and masked."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from plum_core.objectives import OBJECTIVES
+from plum_kernels import preference_loss
+from plum_kernels.preference.formulas import SPECS
+
+OPTIONS = {
+    "ipo": [{}, {"sums": 1.0}],
+    "dpo": [{}, {"label_smoothing": 0.2, "beta": 0.3}],
+    "simpo": [{}, {"gamma": 0.4, "label_smoothing": 0.1}],
+    "kto": [{}, {"desirable_weight": 0.7, "undesirable_weight": 1.3}],
+}
+CASES = [(name, options) for name in SPECS for options in OPTIONS.get(name, [{}])]
+CLOSE = {torch.float64: 1e-9, torch.float32: 1e-6}
+
+
+def ragged(dtype, *, scale=1.0, lengths=(1, 7, 31, 33, 32, 5, 64, 2), seed=0):
+    """Packed log-probs with a gap in front, a tail that belongs to nobody, and some tokens that do not count.
+
+    They are multiples of scale / 1024, so that sums over tokens are exact in any order: what differs is the formula.
+    """
+    g = torch.Generator().manual_seed(seed)
+    cu = torch.tensor([2, *lengths]).cumsum(0)
+    tokens = int(cu[-1]) + 3
+    logps, ref = -torch.randint(1, 1024, (2, tokens), generator=g).to(dtype) * scale / 1024
+    scored = torch.rand(tokens, generator=g) < 0.7
+    scored[cu[:-1]] = True
+    return logps, ref, cu, scored
+
+
+def arguments(name, dtype, scored, **kwargs):
+    logps, ref, cu, mask = ragged(dtype, **kwargs)
+    call = {"objective": name, "scored": mask if scored else None}
+    if name == "kto":
+        call |= {"desirable": torch.arange(len(cu) - 1) % 3 != 0, "kl": torch.tensor(0.3, dtype=dtype)}
+    return logps, cu, ref if SPECS[name].reference else None, call
+
+
+def outcome(name, dtype, scored, options, backend="reference", **kwargs):
+    logps, cu, ref, call = arguments(name, dtype, scored, **kwargs)
+    logps.requires_grad_()
+    got = preference_loss(logps, cu, ref, backend=backend, **call, **options)
+    weights = torch.linspace(0.5, 1.5, len(got.losses), dtype=dtype)
+    (got.losses * weights).sum().backward()
+    return {"losses": got.losses.detach(), "gradient": logps.grad, **got.metrics}
+
+
+def by_the_book(name, dtype, scored, options, **kwargs):
+    """The same from plum_core's function of sums."""
+    logps, cu, ref, call = arguments(name, dtype, scored, **kwargs)
+    logps.requires_grad_()
+    mask = call["scored"] if scored else torch.ones_like(logps, dtype=torch.bool)
+    pieces = [slice(a, b) for a, b in itertools.pairwise(cu.tolist())]
+    sums = torch.stack([(logps[p] * mask[p]).sum() for p in pieces])
+    lengths = torch.stack([mask[p].sum() for p in pieces])
+    refs = None if ref is None else torch.stack([(ref[p] * mask[p]).sum() for p in pieces])
+    spec = OBJECTIVES[name]
+    first = call["desirable"].nonzero()[:, 0] if name == "kto" else torch.arange(0, len(pieces), 2)
+    second = (~call["desirable"]).nonzero()[:, 0] if name == "kto" else torch.arange(1, len(pieces), 2)
+    parts = [sums[first], sums[second]] + ([] if refs is None else [refs[first], refs[second]])
+    extra = {"chosen_lengths": lengths[first], "rejected_lengths": lengths[second]} if spec.needs_lengths else {}
+    if name == "kto":
+        extra["kl"] = call["kl"]
+    want = spec.compute(*parts, **extra, **options)
+    losses, metrics = want.losses, want.metrics
+    if name == "kto":
+        back = torch.cat((first, second)).argsort()
+        losses = losses[back]
+        both = {k: torch.cat((metrics[f"{k}/chosen"], metrics[f"{k}/rejected"]))[back] for k in ("rewards", "logps")}
+        metrics = {**both, "kl": metrics["kl"]}
+    weights = torch.linspace(0.5, 1.5, len(losses), dtype=dtype)
+    (losses * weights).sum().backward()
+    return {"losses": losses.detach(), "gradient": logps.grad, **metrics}
+
+
+def assert_same(got, want, dtype):
+    assert got.keys() == want.keys()
+    for key, value in want.items():
+        torch.testing.assert_close(
+            got[key], value, rtol=CLOSE[dtype], atol=CLOSE[dtype], msg=lambda m, k=key: f"{k}: {m}"
+        )
+
+
+def test_every_objective_of_log_probs_is_here_with_its_options():
+    ours = {name: (frozenset(s.options), s.reference) for name, s in SPECS.items()}
+    assert ours == {n: (s.options, s.needs_reference) for n, s in OBJECTIVES.items() if s.data != "completions"}
+
+
+@pytest.mark.parametrize("scored", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_equal_to_the_objective(name, options, dtype, scored):
+    want = by_the_book(name, dtype, scored, options)
+    assert want["gradient"].abs().max() > 0
+    assert_same(outcome(name, dtype, scored, options), want, dtype)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_saturated(name):
+    got = outcome(name, torch.float32, True, {}, scale=8192.0)
+    assert all(value.isfinite().all() for value in got.values())
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_gradcheck(name):
+    logps, cu, ref, call = arguments(name, torch.float64, True)
+    assert torch.autograd.gradcheck(lambda x: preference_loss(x, cu, ref, **call).losses, logps.requires_grad_())
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_nothing_at_all(name):
+    got = outcome(name, torch.float32, False, {}, lengths=())
+    assert len(got["losses"]) == 0 and not got["gradient"].any()
+
+
+@pytest.mark.parametrize("name", ["dpo", "ipo", "kto", "aot"])
+def test_compiles_as_one_graph(name):
+    logps, cu, ref, call = arguments(name, torch.float32, True)
+    compiled = torch.compile(preference_loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(logps, cu, ref, **call).losses, preference_loss(logps, cu, ref, **call).losses)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objective": "dop"}, "unknown objective 'dop'"),
+        ({"gamma": 1.0}, "dpo cannot honour gamma=1.0"),
+        ({"beta": 0.0}, "beta must be > 0"),
+        ({"label_smoothing": 0.5}, r"label_smoothing must be in \[0, 0.5\)"),
+        ({"objective": "exo", "label_smoothing": 0.0}, "because its logarithm"),
+        ({"objective": "ipo", "sums": 2.0}, "sums must be 0"),
+        ({"objective": "dpop", "penalty": -1.0}, "penalty must be >= 0"),
+        ({"logps": torch.zeros(4, dtype=torch.bfloat16)}, "fp32 or fp64"),
+        ({"cu_seqlens": torch.tensor([0, 2, 3, 4])}, "must be even, got 3"),
+        ({"cu_seqlens": torch.tensor([0.0, 4.0])}, "cu_seqlens must be"),
+        ({"ref_logps": None}, "dpo needs ref_logps"),
+        ({"objective": "cpo"}, "cpo has no reference"),
+        ({"objective": "kto"}, "kto needs desirable"),
+        ({"kl": torch.tensor(0.0)}, "is of pairs"),
+        ({"scored": torch.ones(4)}, "scored must be bool"),
+        ({"backend": "cuda"}, "backend must be one of auto, reference, triton"),
+        ({"backend": "triton"}, "backend triton needs a GPU"),
+        ({"backend": "triton", "objective": "aot"}, "sorts the whole batch"),
+    ],
+    ids=lambda x: str(x)[:30],
+)
+def test_mistakes_are_refused(change, message):
+    call = {"logps": torch.zeros(4), "cu_seqlens": torch.tensor([0, 2, 4]), "ref_logps": torch.zeros(4)}
+    call |= {"objective": "dpo"} | change
+    with pytest.raises(ValueError, match=message):
+        preference_loss(**call)
+
+
+def test_sums_in_fp32_stay_within_rounding_of_the_truth():
+    g = torch.Generator().manual_seed(1)
+    logps = -torch.rand(4096, generator=g)
+    cu = torch.tensor([0, 3000, 4096])
+    got = preference_loss(logps, cu, objective="cpo").metrics["logps/chosen"]
+    truth = logps[:3000].double().sum()
+    assert (got.double() - truth).abs() <= 3000 * 2**-24 * truth.abs()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as RustTokenizer
+
+from plum_models.chat import render
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 TRAVELLING = ("generation_config.json", "chat_template.jinja", "special_tokens_map.json")
@@ -52,6 +54,34 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; special tokens are left out."""
         return self.inner.decode(list(ids), skip_special_tokens=True)
+
+    @property
+    def chat_templates(self) -> dict[str, str]:
+        """By name; a checkpoint's own is ``default``. Empty for a base model."""
+        file = self.other_files.get("chat_template.jinja")
+        if file is not None:
+            return {"default": file.decode("utf-8")}
+        told = self.settings.get("chat_template")
+        if isinstance(told, str):
+            return {"default": told}
+        return {entry["name"]: entry["template"] for entry in told or ()}
+
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], *, name: str = "default", **variables: Any) -> str:
+        """The text that the checkpoint's template makes of ``messages``; see ``chat.render`` for what it takes.
+
+        Special tokens stand in it as text, the beginning of the sequence included, and ``encode`` makes ids of them:
+        nothing must be put in front. Raises ValueError where there is no such template.
+        """
+        templates = self.chat_templates
+        if name not in templates:
+            known = f"it has {', '.join(templates)}" if templates else "it has none: is it a base model?"
+            raise ValueError(f"this tokenizer has no chat template {name!r}; {known}")
+        special = {f"{kind}_token": self._text_of(kind) for kind in ("bos", "eos", "pad", "unk")}
+        return render(templates[name], messages, **{k: v for k, v in special.items() if v is not None} | variables)
+
+    def _text_of(self, kind: str) -> str | None:
+        told = self.settings.get(f"{kind}_token")
+        return told.get("content") if isinstance(told, dict) else told
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:

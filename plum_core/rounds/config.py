@@ -16,7 +16,17 @@ from plum_core.training import PreferenceConfig
 # What may change between two sittings of one run: it decides where and how fast, not what comes out. ``rounds`` is
 # here because a finished run may be asked for more of them.
 INCIDENTAL = frozenset(
-    {"out", "rounds", "quiet", "execution.workers", "training.save_every", "training.keep_last", "device"}
+    {
+        "out",
+        "rounds",
+        "quiet",
+        "json",
+        "execution.workers",
+        "training.save_every",
+        "training.keep_last",
+        "training.checkpointing",
+        "device",
+    }
 )
 
 
@@ -103,6 +113,8 @@ class RunConfig:
     """auto: the GPU of this rank where there is one, else the CPU."""
     quiet: bool = False
     """Only the summary at the end."""
+    json: bool = False
+    """Progress and summary as one JSON object a line, for programs."""
     source: Literal["grammar", "files"] = "files"
     """Where tasks come from: the embedded policy's grammar (settings under grammar), or JSONL files (under tasks)."""
     tasks: TasksConfig = field(default_factory=TasksConfig)

@@ -187,8 +187,13 @@ class LocalEngine:
             on_metrics=lambda row: on_step(row, total),
             world=self.world,
         )
+        target = out(result.steps)
+        if config.lora.rank:  # the next stage samples the policy whole; the adapters alone stand beside it
+            if self.world.is_main:
+                plum_models.save_lora(policy.decoder, target.with_name(f"{target.name}-adapter"), base=str(start))
+            plum_models.fold_lora(policy.decoder)
         if self.world.is_main:
-            plum_models.save(policy.decoder, policy.tokenizer, out(result.steps))
+            plum_models.save(policy.decoder, policy.tokenizer, target)
         return Trained(steps=result.steps, rows=result.rows, fingerprint=plum_models.fingerprint(policy.decoder))
 
     def close(self) -> None:

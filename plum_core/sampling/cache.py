@@ -17,6 +17,7 @@ from torch import Tensor
 
 from plum_core.sampling.arrange import Arrangement, arrange
 from plum_core.sampling.prefill import Prompts
+from plum_models.attention import soft_cap
 from plum_models.config import DecoderConfig
 
 FIRST_COLUMNS = 31  # odd, as every later size: rows at powers of two of bytes would share few cache sets
@@ -28,6 +29,7 @@ class Cache:
 
     def __init__(self, config: DecoderConfig, rows: int, like: Tensor) -> None:
         groups, width = config.num_key_value_heads, config.head_dim
+        self.config = config
         self.prompts = Prompts.none(config, like)
         # zeros, not empty: columns before a row's birth are read and weighted by zero, so they must be finite
         self.own = like.new_zeros((2, config.num_hidden_layers, rows, groups, FIRST_COLUMNS, width))
@@ -92,8 +94,21 @@ class Cache:
         self._window = slice(self.first, self.column)
         behind = torch.arange(self._keys.shape[2], device=self.births.device) >= self._lengths.unsqueeze(-1)
         unborn = torch.arange(self.first, self.column, device=self.births.device) < self.births.unsqueeze(-1)
-        hidden = torch.cat((behind, unborn), -1).unsqueeze(1)
-        self._mask = torch.zeros_like(hidden, dtype=self.own.dtype).masked_fill_(hidden, -torch.inf)
+        hidden = torch.cat((behind, unborn), -1)
+        self._mask = self._near_mask = self._as_mask(hidden)
+        if self.config.sliding_window is not None:
+            self._near_mask = self._as_mask(hidden | (self._ages() >= self.config.sliding_window))
+
+    def _as_mask(self, hidden: Tensor) -> Tensor:
+        """(R, S + W) bool to what is added to scores (R, H, S + W)."""
+        return torch.zeros_like(hidden, dtype=self.own.dtype).masked_fill_(hidden, -torch.inf).unsqueeze(1)
+
+    def _ages(self) -> Tensor:
+        """(R, S + W): how many positions each key lies before its row's newest token."""
+        now = (self._lengths + self.column - 1 - self.births).unsqueeze(-1)
+        prompt = torch.arange(self._keys.shape[2], device=self.births.device)
+        own = torch.arange(self.first, self.column, device=self.births.device)
+        return torch.cat((now - prompt, (self.column - 1 - own).expand(len(now), -1)), -1)
 
     def _make_room(self) -> None:
         """Shift the window to the front; enlarge the columns where it fills more than half of them."""
@@ -118,7 +133,9 @@ class Cache:
         own_q = q.view(rows * groups, -1, width)
         own_scores = torch.bmm(own_q, own_k.transpose(1, 2)).view(rows, heads, -1)
         prompt_scores = self._to_rows(torch.bmm(self._to_slots(q), self._keys[layer].transpose(1, 2)))
-        weights = torch.cat((prompt_scores, own_scores), -1).add_(self._mask).softmax(-1)
+        mask = self._mask if self.config.window(layer) is None else self._near_mask
+        scores = soft_cap(torch.cat((prompt_scores, own_scores), -1), self.config.attention_softcap)
+        weights = scores.add_(mask).softmax(-1)
         out = self._to_rows(torch.bmm(self._to_slots(weights[..., :split]), self._values[layer]))
         own_weights = weights.view(rows * groups, heads // groups, -1)[..., split:]
         return out.view(own_q.shape).baddbmm_(own_weights, own_v).view(rows, 1, heads, width)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from plum_core.sampling.params import SamplingParams
+from plum_models.attention import soft_cap
 
 BLOCK = 64  # of the two-level draw: block sums first, then inside the one block that was chosen
 LOG2_E = 1 / math.log(2)
@@ -99,17 +100,23 @@ def draw_(logits: Tensor, seeds: Tensor, positions: Tensor, params: SamplingPara
 
 
 def draw_tokens(
-    hidden: Tensor, head: Tensor, seeds: Tensor, positions: Tensor, params: SamplingParams
+    hidden: Tensor,
+    head: Tensor,
+    seeds: Tensor,
+    positions: Tensor,
+    params: SamplingParams,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``draw_`` with logits = hidden @ head.T, some rows at a time so that their logits stay in the cache.
 
-    hidden: (R, D); head: (V, D). A head that is itself larger than a cache is read once for all rows.
+    hidden: (R, D); head: (V, D). softcap: logits z become softcap * tanh(z / softcap). A head
+    that is itself larger than a cache is read once for all rows.
     """
     rows = len(hidden)
     if head.numel() * head.element_size() <= SMALL_HEAD_BYTES:
         rows = max(1, CACHED_BYTES // (4 * len(head)))
     parts = [
-        draw_(F.linear(h, head).float(), s, p, params)
+        draw_(soft_cap(F.linear(h, head), softcap).float(), s, p, params)
         for h, s, p in zip(hidden.split(rows), seeds.split(rows), positions.split(rows), strict=True)
     ]
     if len(parts) == 1:

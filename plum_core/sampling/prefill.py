@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from plum_core.sampling.params import Request
+from plum_models.attention import causal
 from plum_models.config import DecoderConfig
-from plum_models.decoder import Decoder, causal_attention
+from plum_models.decoder import Decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,11 @@ def prefill(decoder: Decoder, requests: Sequence[Request]) -> tuple[Prompts, Ten
     longest = max(len(r.token_ids) for r in requests)
     ids = torch.tensor([(*r.token_ids, *[0] * (longest - len(r.token_ids))) for r in requests], device=device)
     kv: list[Tensor] = []
+    own = causal(decoder.config)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         kv.append(torch.stack((k, v)).transpose(2, 3))
-        return causal_attention(layer, q, k, v)
+        return own(layer, q, k, v)
 
     hidden = decoder(ids, attend=attend)
     last = hidden[torch.arange(len(requests), device=device), lengths - 1]

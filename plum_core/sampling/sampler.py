@@ -158,7 +158,8 @@ class _Batch:
         """Draw the next token of the rows from ``first`` on; release those that are finished."""
         state = self.state[:, first:]
         _, _, drawn, seeds, places = state
-        token, logprob = draw_tokens(hidden, self.decoder.head_weight, seeds, drawn, self.params)
+        cap = self.decoder.config.logit_softcap
+        token, logprob = draw_tokens(hidden, self.decoder.head_weight, seeds, drawn, self.params, cap)
         self.ids[places, drawn] = token
         self.logprobs[places, drawn] = logprob
         state[0] = token

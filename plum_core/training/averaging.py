@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from plum_core.training.optim import trained
+
 
 class WeightAverage:
     """The plain mean of the weights after each step from ``first_step`` (from 0) on, kept in fp32.
@@ -16,21 +18,21 @@ class WeightAverage:
     def __init__(self, module: nn.Module, first_step: int) -> None:
         self.first_step = first_step
         self.count = 0
-        self.mean = {name: torch.zeros_like(w) for name, w in module.named_parameters()}
+        self.mean = {name: torch.zeros_like(w) for name, w in trained(module)}
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         if step < self.first_step:
             return
         self.count += 1
-        for name, weight in module.named_parameters():
+        for name, weight in trained(module):
             self.mean[name].lerp_(weight, 1.0 / self.count)
 
     @torch.no_grad()
     def apply(self, module: nn.Module) -> None:
         """Put the mean in the place of the weights; they stay as they are where nothing was averaged."""
         if self.count:
-            for name, weight in module.named_parameters():
+            for name, weight in trained(module):
                 weight.copy_(self.mean[name])
 
     def tensors(self) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ def initial_decoder(config: DecoderConfig, seed: int) -> Decoder:
         if weight.dim() != 2:
             continue
         std = 0.02 if "embed_tokens" in name else weight.shape[1] ** -0.5
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
+        if name.endswith(("o_proj.weight", "down_proj.weight", "c_proj.weight")):
             std *= 0.5
         nn.init.normal_(weight, std=std, generator=generator)
     return decoder

@@ -10,6 +10,7 @@ from torch import Tensor
 from plum_core.training.batches import Example
 from plum_core.training.packing import Packed
 from plum_kernels import linear_logprob
+from plum_models.attention import causal
 from plum_models.decoder import Decoder
 
 
@@ -19,8 +20,9 @@ def completion_logps(decoder: Decoder, examples: Sequence[Example]) -> Tensor:
     Prompts that several completions share and completions that occur twice are computed once; the head sees the
     scored positions alone.
     """
-    packed = Packed(examples, decoder.head_weight.device)
+    packed = Packed(examples, decoder.head_weight.device, causal(decoder.config))
     hidden = decoder(packed.token_ids, packed.positions, packed.attend)[0]
     scored = hidden[len(hidden) - len(packed.targets) :]
-    logps = linear_logprob(scored, decoder.head_weight, packed.targets).logp
+    cap = decoder.config.logit_softcap
+    logps = linear_logprob(scored, decoder.head_weight, packed.targets, softcap=cap).logp
     return torch.segment_reduce(logps, "sum", lengths=packed.lengths).index_select(0, packed.which)

@@ -24,6 +24,7 @@ from plum_core.training.optim import (
     rate_factor,
     restore_optimizers,
     set_rates,
+    trained,
 )
 from plum_core.training.world import World
 
@@ -83,7 +84,7 @@ def digest_of(*parts: Any) -> str:
 
 def essential(config: Any) -> dict[str, Any]:
     """The fields of a training config that decide the weights; how often they are saved does not."""
-    incidental = ("save_every", "keep_last", "micro_batch_tokens")
+    incidental = ("save_every", "keep_last", "micro_batch_tokens", "checkpointing")
     return {name: value for name, value in asdict(config).items() if name not in incidental}
 
 
@@ -105,7 +106,7 @@ class _Training:
     def __init__(self, decoder: nn.Module, config: LoopConfig, folder: Path, fingerprint: str, world: World) -> None:
         self.decoder, self.config, self.folder, self.world = decoder, config, folder, world
         self.fingerprint = fingerprint
-        self.weights = list(decoder.parameters())
+        self.weights = [weight for _, weight in trained(decoder)]
         self.optimizers = build_optimizers(decoder, config.optim)
         self.average = WeightAverage(decoder, config.first_averaged)
         self.rows: list[dict[str, float]] = []
@@ -121,7 +122,7 @@ class _Training:
                 "remove it or train into another folder"
             )
         with torch.no_grad():
-            for name, weight in self.decoder.named_parameters():
+            for name, weight in trained(self.decoder):
                 weight.copy_(found.tensors["weights"][name])
         restore_optimizers(self.optimizers, found.tensors["optimizer"])
         self.average.restore(found.tensors["average"], found.meta["averaged"])
@@ -132,7 +133,7 @@ class _Training:
         if not self.world.is_main:
             return
         state: dict[str, dict[str, Tensor]] = {
-            "weights": {name: w.detach() for name, w in self.decoder.named_parameters()},
+            "weights": {name: w.detach() for name, w in trained(self.decoder)},
             "optimizer": optimizer_tensors(self.optimizers),
             "average": self.average.tensors(),
         }
@@ -181,7 +182,7 @@ def run_steps(
     run's; FloatingPointError where a gradient is not finite, before it reaches the weights.
     """
     world = world or World()
-    wrong = {str(w.dtype) for w in decoder.parameters()} - {"torch.float32"}
+    wrong = {str(w.dtype) for _, w in trained(decoder)} - {"torch.float32"}
     if wrong:
         raise ValueError(f"training keeps its weights in fp32, got {', '.join(sorted(wrong))}: call decoder.float()")
     training = _Training(decoder, config, Path(folder), fingerprint, world)

@@ -73,15 +73,20 @@ def rate_factor(config: OptimConfig, step: int, total_steps: int) -> float:
     return SCHEDULES[config.schedule](progress, config.decay_fraction)
 
 
+def trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The weights that are learned, with their names; beside adapters, the others are frozen."""
+    return [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad]
+
+
 def build_optimizers(module: nn.Module, config: OptimConfig) -> list[Optimizer]:
-    """One optimizer, or Muon for the layers' matrices and AdamW beside it. Every weight is in exactly one."""
+    """One optimizer, or Muon for the layers' matrices and AdamW beside it. Every trained weight is in exactly one."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
-    for name, weight in module.named_parameters():
+    for name, weight in trained(module):
         by_muon = config.name == "muon" and weight.dim() == 2 and name.startswith("layers.")
         (matrices if by_muon else rest).append(weight)
     adamw = torch.optim.AdamW(
-        rest,
+        rest or [nn.Parameter(torch.zeros(0))],  # adapters under muon leave it nothing, and it refuses an empty list
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.eps,

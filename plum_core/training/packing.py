@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from plum_core.training.batches import Example
-from plum_models.decoder import causal_attention
+from plum_models.attention import Attend, causal_attention
 
 
 class _ToRows(torch.autograd.Function):
@@ -62,7 +62,11 @@ class Packed:
     how many of them each unique example has. which: (N,) int64, the unique example of each example.
     """
 
-    def __init__(self, examples: Sequence[Example], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, examples: Sequence[Example], device: torch.device | str = "cpu", causal: Attend = causal_attention
+    ) -> None:
+        """``causal``: what the decoder attends to within a row."""
+        self._causal = causal
         unique = list(dict.fromkeys(examples))
         sharing: dict[tuple[int, ...], list[int]] = {}
         for u, e in enumerate(unique):
@@ -95,7 +99,7 @@ class Packed:
         def rows(x: Tensor) -> Tensor:
             return _ToRows.apply(x[0].flatten(1), self._rows, self._copies).view(*self.shape, -1, x.shape[-1])
 
-        out = causal_attention(layer, rows(q), rows(k), rows(v))
+        out = self._causal(layer, rows(q), rows(k), rows(v))
         return _ToStream.apply(out.reshape(len(self._rows), -1), self._copies[0]).view(q.shape)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from plum_core.objectives import find_objective
 from plum_core.records import Label, Pair
+from plum_core.seeds import coordinate_seed
 from plum_core.training.batches import Example
 from plum_core.training.loop import (
     LoopConfig,
@@ -21,6 +22,7 @@ from plum_core.training.preference_step import Item, PreferenceConfig, Round
 from plum_core.training.reference import examples_digest
 from plum_core.training.world import World
 from plum_models.decoder import Decoder
+from plum_models.lora import add_lora
 
 
 def _example(record: Pair | Label, completion_ids: tuple[int, ...]) -> Example:
@@ -65,7 +67,8 @@ def train_round(
     records: pairs, or labels for kto, either for rft (a pair's chosen, a label's desirable completions).
     replay: supervised examples, of which each step takes ``replay_examples_per_step``; may be empty.
     seed: of the round; it decides every order. folder: takes reference.safetensors and checkpoints/.
-    reference: the policy to stay near; ``decoder`` as it comes in where it is None.
+    reference: the policy to stay near; ``decoder`` as it comes in where it is None. With ``config.lora`` the
+    decoder comes out with adapters: ``fold_lora`` makes it plain, ``save_lora`` writes them alone.
 
     The same call after a kill resumes, and ends in the same weights to the last bit; ``decoder`` must then
     come in with the weights that the round started from. Raises ValueError for records of the wrong kind,
@@ -76,7 +79,10 @@ def train_round(
     this = Round(decoder, items, replay, config, seed, world)
     start = weights_digest(decoder)
     this.add_reference(reference or decoder, folder)
+    if config.lora.config is not None:  # fresh adapters change nothing, so the reference above is the decoder's own
+        add_lora(decoder, config.lora.config, coordinate_seed(seed, "lora"))
     data = examples_digest([e for item in items for e in item.examples] + list(replay))
+    decoder.checkpointing = config.checkpointing
     labels = [item.desirable for item in items]
     return run_steps(
         decoder,

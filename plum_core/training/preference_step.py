@@ -27,6 +27,30 @@ from plum_core.training.optim import OptimConfig
 from plum_core.training.reference import reference_logps
 from plum_core.training.world import World
 from plum_models.decoder import Decoder
+from plum_models.lora import DEFAULT_TARGETS, LoraConfig
+from plum_models.recompute import check_policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSettings:
+    """Adapters in place of all weights (``plum_models.lora``); rank 0: all weights are trained."""
+
+    rank: int = 0
+    alpha: float = 32.0  # the adapter's share is alpha / rank
+    dropout: float = 0.0
+    targets: tuple[str, ...] = DEFAULT_TARGETS  # names of linear layers
+
+    def __post_init__(self) -> None:
+        if self.rank < 0:
+            raise ValueError(f"rank must be 0 (train all weights) or more, got {self.rank}")
+        LoraConfig(rank=self.rank or 1, alpha=self.alpha, dropout=self.dropout, targets=self.targets)
+
+    @property
+    def config(self) -> LoraConfig | None:
+        """What ``add_lora`` takes; None where all weights are trained."""
+        if not self.rank:
+            return None
+        return LoraConfig(rank=self.rank, alpha=self.alpha, dropout=self.dropout, targets=self.targets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +71,16 @@ class PreferenceConfig:
     epochs: int = 2
     tokens_per_batch: int = 8000  # padded tokens of a step, over all ranks
     micro_batch_tokens: int | None = None  # padded tokens of one forward; None: a rank's share at once
+    checkpointing: str = "none"  # activations that backward computes again: none, matmuls, every N, full
     average_last: float = 2 / 3
     save_every: int = 20
     keep_last: int = 2
+    lora: LoraSettings = field(default_factory=LoraSettings)
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
         find_objective(self.objective, self.options)
+        check_policy(self.checkpointing)
         for name in ("nll_weight", "replay_weight", "replay_examples_per_step"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
@@ -170,6 +197,8 @@ class Round:
         """Accumulate this rank's part of the gradient of ``step``."""
         metrics = self.metrics()
         batch = self.plan[step]
+        if self.config.lora.rank and self.config.lora.dropout:  # its draws are the step's own, also after a resume
+            torch.manual_seed(coordinate_seed(self.seed, "dropout", step, self.world.rank))
         kl = self._kl(step, metrics) if self.config.objective == "kto" else None
         chosen = sum(self.items[i].desirable for i in batch)
         for micro in split(self.world.share(batch), self.costs, self.config.micro_batch_tokens):

@@ -17,6 +17,7 @@ from plum_core.training.metrics import StepMetrics
 from plum_core.training.optim import OptimConfig
 from plum_core.training.world import World
 from plum_models.decoder import Decoder
+from plum_models.recompute import check_policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +29,14 @@ class SftConfig:
     micro_batch_tokens: int | None = None  # padded tokens of one forward; None: a rank's share at once
     window: int = 1024  # examples of the stream that are sorted into batches together
     score_prompt: bool = False  # learn the prompt's tokens too
+    checkpointing: str = "none"  # activations that backward computes again: none, matmuls, every N, full
     average_last: float = 0.0
     save_every: int = 200
     keep_last: int = 2
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=2e-3, warmup_steps=30, schedule="wsd"))
 
     def __post_init__(self) -> None:
+        check_policy(self.checkpointing)
         for name in ("steps", "tokens_per_batch", "window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
@@ -91,6 +94,7 @@ def train_sft(
     itself is not part of the checkpoint's fingerprint. Raises ValueError where it ends early.
     """
     world = world or World()
+    decoder.checkpointing = config.checkpointing
     return run_steps(
         decoder,
         _Stream(decoder, examples, config, seed, world),

@@ -25,16 +25,42 @@ SIZES = dict(
     pad_token_id=None,
     eos_token_id=0,
 )
+
+
+def rope(kind: str, **values: float) -> dict[str, dict[str, float | str]]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 500.0, **values}}
+
+
+EXPERTS = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24, head_dim=16)
 LAYOUTS = {
     "llama": (transformers.LlamaConfig, {}),
     "llama-tied-mha": (transformers.LlamaConfig, dict(tie_word_embeddings=True, num_key_value_heads=4)),
     "llama-biases-head_dim": (transformers.LlamaConfig, dict(attention_bias=True, mlp_bias=True, head_dim=16)),
-    "llama-theta-mqa": (
+    "llama-theta-mqa": (transformers.LlamaConfig, rope("default") | dict(num_key_value_heads=1, rms_norm_eps=1e-3)),
+    "llama-linear": (transformers.LlamaConfig, rope("linear", factor=4.0)),
+    "llama-dynamic": (transformers.LlamaConfig, rope("dynamic", factor=3.0) | dict(max_position_embeddings=64)),
+    "llama-llama3": (
         transformers.LlamaConfig,
-        dict(rope_parameters={"rope_type": "default", "rope_theta": 500.0}, num_key_value_heads=1, rms_norm_eps=1e-3),
+        rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64),
     ),
+    "llama-yarn": (transformers.LlamaConfig, rope("yarn", factor=4.0, original_max_position_embeddings=64)),
+    "mistral": (transformers.MistralConfig, dict(sliding_window=None)),
+    "mistral-window": (transformers.MistralConfig, dict(sliding_window=9)),
     "qwen2": (transformers.Qwen2Config, {}),
     "qwen2-tied": (transformers.Qwen2Config, dict(tie_word_embeddings=True)),
+    "qwen2-windows": (transformers.Qwen2Config, dict(use_sliding_window=True, sliding_window=9, max_window_layers=1)),
+    "qwen2-yarn": (transformers.Qwen2Config, rope("yarn", factor=2.0, original_max_position_embeddings=128)),
+    "qwen3": (transformers.Qwen3Config, dict(head_dim=16)),
+    "qwen3-biases-tied": (transformers.Qwen3Config, dict(head_dim=8, attention_bias=True, tie_word_embeddings=True)),
+    "qwen3-moe": (transformers.Qwen3MoeConfig, EXPERTS | dict(norm_topk_prob=True)),
+    "qwen3-moe-mixed": (transformers.Qwen3MoeConfig, EXPERTS | dict(decoder_sparse_step=2, mlp_only_layers=[2])),
+    "starcoder2": (transformers.Starcoder2Config, dict(sliding_window=9)),
+    "starcoder2-plain": (transformers.Starcoder2Config, dict(use_bias=False, tie_word_embeddings=False)),
+    "stablelm": (transformers.StableLmConfig, dict(partial_rotary_factor=0.5, use_qkv_bias=True)),
+    "gemma2": (
+        transformers.Gemma2Config,
+        dict(head_dim=16, sliding_window=9, query_pre_attn_scalar=24, attn_logit_softcapping=2.0),
+    ),
 }
 
 
@@ -43,7 +69,8 @@ def randomise(model: torch.nn.Module) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 1:
-                weight.normal_(1.0 if "norm" in name else 0.0, 0.3)
+                scale = "norm" in name and name.endswith("weight")
+                weight.normal_(1.0 if scale else 0.0, 0.3)
             else:
                 weight.normal_(0.0, 0.7 / weight.shape[-1] ** 0.5)
 

@@ -6,17 +6,17 @@ true for a reference solution.
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from plum_core.evaluation.benchmark import checked
+from plum_core.evaluation.files import read_rows as rows
+from plum_core.evaluation.livecodebench import unpacked
 from plum_core.records.types import Program, StdinTest
 
 STARCODER2 = "verdicts_starcoder2_instruct/evalplus-starcoder2-15b-instruct-v0.1-{}_eval_results.json"
@@ -35,18 +35,6 @@ class Case:
 Loader = Callable[[Path], list[Case]]
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file, gzipped or not."""
-    raw = path.read_bytes()
-    text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
-
-
-def _checked(name: str, code: str, test: str, entry: str) -> Program:
-    """HumanEval's form: ``test`` defines ``check(candidate)``."""
-    return Program(id=name, code=code, tests=(f"{test}\ncheck({entry})",), extra={"entry_point": entry})
-
-
 def starcoder2(data: Path, name: str) -> dict[str, dict[str, Any]]:
     """The published sample and verdict of each task."""
     found = json.loads((data / STARCODER2.format(name)).read_text(encoding="utf-8"))["eval"]
@@ -58,7 +46,7 @@ def starcoder2_humaneval(data: Path) -> list[Case]:
     problems = {row["task_id"]: row for row in rows(data / "humaneval/HumanEval.jsonl.gz")}
     return [
         Case(
-            _checked(task, sample["solution"], problems[task]["test"], problems[task]["entry_point"]),
+            checked(task, sample["solution"], problems[task]["test"], problems[task]["entry_point"]),
             sample["base_status"] == "pass",
         )
         for task, sample in starcoder2(data, "humaneval").items()
@@ -109,7 +97,7 @@ def ldb(file: str, data: Path) -> list[Case]:
 def humaneval(data: Path) -> list[Case]:
     """HumanEval's reference solutions."""
     return [
-        Case(_checked(row["task_id"], row["prompt"] + row["canonical_solution"], row["test"], row["entry_point"]))
+        Case(checked(row["task_id"], row["prompt"] + row["canonical_solution"], row["test"], row["entry_point"]))
         for row in rows(data / "humaneval/HumanEval.jsonl.gz")
     ]
 
@@ -117,7 +105,7 @@ def humaneval(data: Path) -> list[Case]:
 def humaneval_plus(data: Path) -> list[Case]:
     """EvalPlus's reference solutions against the tests that its file spells out."""
     return [
-        Case(_checked(row["task_id"], row["prompt"] + row["canonical_solution"], row["test"], row["entry_point"]))
+        Case(checked(row["task_id"], row["prompt"] + row["canonical_solution"], row["test"], row["entry_point"]))
         for row in rows(data / "evalplus/HumanEvalPlus-v0.1.10.jsonl.gz")
     ]
 
@@ -148,7 +136,7 @@ def mbpp_plus(data: Path) -> list[Case]:
 def leetcode(file: str, data: Path) -> list[Case]:
     """LeetCodeDataset's reference solutions."""
     return [
-        Case(_checked(f"{number}:{row['task_id']}", row["prompt"] + row["completion"], row["test"], row["entry_point"]))
+        Case(checked(f"{number}:{row['task_id']}", row["prompt"] + row["completion"], row["test"], row["entry_point"]))
         for number, row in enumerate(rows(data / "leetcodedataset" / file))
     ]
 
@@ -171,7 +159,7 @@ def _sandboxfusion(folder: Path) -> Iterator[Program]:
     for name in ("EvoEval", "shadow_humaneval_python"):
         for row in rows(folder / f"code_eval_{name}.jsonl"):
             entry = json.loads(row["labels"])["entry_point"]
-            yield _checked(f"{name}:{row['id']}", row["content"] + row["canonical_solution"], row["test"], entry)
+            yield checked(f"{name}:{row['id']}", row["content"] + row["canonical_solution"], row["test"], entry)
     for row in rows(folder / "code_eval_mbpp.jsonl"):
         yield Program(id=f"mbpp:{row['id']}", code=row["canonical_solution"], tests=tuple(row["test_list"]))
     for name in ("mbxp_v1_en", "can_it_edit"):
@@ -194,13 +182,6 @@ def stdin_tests(data: Path) -> dict[str, tuple[StdinTest, ...]]:
             pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
             found[f"livecodebench:{row['id']}"] = tuple(StdinTest(input=i, output=o) for i, o in pairs)
     return found
-
-
-def unpacked(text: str) -> dict[str, Any]:
-    """LiveCodeBench's hidden tests: base64 of zlib of a pickled string of JSON, read without unpickling."""
-    raw = zlib.decompress(base64.b64decode(text))
-    tests: dict[str, Any] = json.JSONDecoder().raw_decode(raw[raw.index(b'{"inputs"') :].decode("utf-8", "ignore"))[0]
-    return tests
 
 
 SUITES: dict[str, Loader] = {

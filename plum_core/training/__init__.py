@@ -8,7 +8,7 @@ from plum_core.training.optim import OptimConfig
 from plum_core.training.preference import train_round
 from plum_core.training.preference_step import PreferenceConfig
 from plum_core.training.sft import SftConfig, train_sft
-from plum_core.training.world import World, init_world
+from plum_core.training.world import World, init_world, world_size
 
 __all__ = [
     "Example",
@@ -21,4 +21,5 @@ __all__ = [
     "init_world",
     "train_round",
     "train_sft",
+    "world_size",
 ]

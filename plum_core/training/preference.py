@@ -93,6 +93,7 @@ def train_round(
             average_last=config.average_last,
             save_every=config.save_every,
             keep_last=config.keep_last,
+            **config.options_of_the_step(),
         ),
         folder=folder,
         fingerprint=digest_of(essential(config), start, data, digest_of(labels), seed),

@@ -24,6 +24,7 @@ from plum_core.training.batches import Example, plan_batches, split
 from plum_core.training.logps import completion_logps
 from plum_core.training.metrics import StepMetrics
 from plum_core.training.optim import OptimConfig
+from plum_core.training.options import StepOptions
 from plum_core.training.reference import reference_logps
 from plum_core.training.world import World
 from plum_models.decoder import Decoder
@@ -54,7 +55,7 @@ class LoraSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreferenceConfig:
+class PreferenceConfig(StepOptions):
     """Settings of a round. An option that is None is the objective's own default; one it lacks is refused."""
 
     objective: str = "dpo"  # a name of plum_core.objectives; rft: the likelihood of the chosen alone
@@ -79,6 +80,7 @@ class PreferenceConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
+        StepOptions.__post_init__(self)
         find_objective(self.objective, self.options)
         check_policy(self.checkpointing)
         for name in ("nll_weight", "replay_weight", "replay_examples_per_step"):

@@ -79,16 +79,17 @@ def make_examples(count: int, seed: int = 0) -> list[Example]:
     return [Example(prompt_ids=ids(draw, 1, 5), completion_ids=ids(draw, 1, 9)) for _ in range(count)]
 
 
-def run_round(folder: Path, objective: str = "dpo", optimizer: str = "adamw", **options):
-    """(weights, result) of a small round; ``options`` as train_round takes them."""
+def run_round(folder: Path, objective: str = "dpo", optimizer: str = "adamw", changes=None, **options):
+    """(weights, result) of a small round; ``changes`` of its config, ``options`` as train_round takes them."""
     decoder = make_decoder()
-    settings = PreferenceConfig(
+    known = dict(
         objective=objective,
         tokens_per_batch=120,
         replay_examples_per_step=5,
         save_every=3,
         optim=OptimConfig(name=optimizer, learning_rate=3e-3, warmup_steps=2, schedule="cosine"),
     )
+    settings = PreferenceConfig(**known | (changes or {}))
     records = make_labels(40) if objective == "kto" else make_pairs(24)
     result = train_round(decoder, records, make_examples(7), settings, seed=1, folder=folder, **options)
     return flat(decoder), result

@@ -35,6 +35,7 @@ class MakeTestsConfig:
     seed: int = 0
     chunk: int = 64  # instructions a unit of work
     max_rows: int = 512  # solutions that decode together
+    device: str = "auto"  # of the author
     skip_bad: bool = False  # pass over lines that are no instruction, and count them
     quiet: bool = False
     testing: TestingConfig = field(default_factory=TestingConfig)
@@ -44,8 +45,9 @@ class MakeTestsConfig:
 def run(config: MakeTestsConfig) -> None:
     reader = read_jsonl(config.instructions, Instruction, skip_bad=config.skip_bad)
     instructions = list(reader)
-    with bench(execution=config.execution, quiet=config.quiet) as place:
-        author = Sampler(*load(config.author), max_rows=config.max_rows)
+    with bench(execution=config.execution, device=config.device, quiet=config.quiet) as place:
+        decoder, tokenizer = load(config.author)
+        author = Sampler(decoder.to(place.engine.device), tokenizer, max_rows=config.max_rows)
 
         def work(chunk: list[Instruction]) -> tuple[list[TestSuite], Tally]:
             suites = list(write_suites(chunk, author, place.engine.executor, config.testing, seed=config.seed))

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from plum_core import settings
 from plum_core.execution import SandboxUnavailable
+from plum_core.reporting import write_report
 from plum_core.rounds.build import make_engine, make_source
 from plum_core.rounds.config import RunConfig
 from plum_core.rounds.display import Display
+from plum_core.rounds.events import Events
 from plum_core.rounds.loop import Rounds
 from plum_core.rounds.observer import Observer
 from plum_core.rounds.process import die_with_parent
-from plum_core.rounds.report import write_report
 from plum_core.rounds.show import show
 from plum_core.rounds.single import make_console
 from plum_core.rounds.summary import summarise
@@ -41,22 +42,25 @@ def run(config: RunConfig) -> None:
 
 def _run(config: RunConfig) -> None:
     die_with_parent()
-    console = make_console()
+    console, events = make_console(), Events(sys.stdout)
     with ExitStack() as stack:
         world = init_world()
         stack.callback(world.close)
-        watched = world.is_main and not config.quiet
-        observer = stack.enter_context(Display(console)) if watched else Observer()
+        observer = Observer()
+        if world.is_main and not config.quiet:
+            observer = events if config.json else stack.enter_context(Display(console))
         engine = stack.enter_context(make_engine(config, world))
         rounds = Rounds(config, make_source(config, engine), engine, world=world, observer=observer)
         folder = rounds.go()
-    if world.is_main:
-        show(summarise(folder), console)
-        write_report(folder)
-        if not rounds.worked:
-            console.print(
-                f"\nThis run was complete already; to begin anew, remove {folder.path} or name another --out."
-            )
+    if not world.is_main:
+        return
+    summary, report = summarise(folder), write_report(folder)
+    if config.json:
+        events.summary(summary, str(report), rounds.worked)
+        return
+    show(summary, console)
+    if not rounds.worked:
+        console.print(f"\nThis run was complete already; to begin anew, remove {folder.path} or name another --out.")
 
 
 if __name__ == "__main__":

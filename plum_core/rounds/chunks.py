@@ -30,14 +30,15 @@ def run_chunks(
     work: Callable[[list[T]], tuple[Sequence[Any], Tally]],
     *,
     world: World,
-    on_chunk: Callable[[int, int], None],
+    on_chunk: Callable[[int, int, Tally], None],
     on_complete: Callable[[Tally, list[Path]], None],
 ) -> bool:
     """Make ``target`` from ``items``, ``size`` at a time; False where it was there already.
 
-    work: the records and the tally of one chunk. on_chunk: (items done by all ranks, all items), called on every
-    rank. on_complete: the sum of all tallies and the files of all chunks, on rank 0, before ``target`` gets its
-    name; a kill in between has it called again.
+    work: the records and the tally of one chunk. on_chunk: (items done by all ranks, all items, the tally of those
+    done), called on every rank before the first chunk and after each; the tally is rank 0's. on_complete: the sum of
+    all tallies and the files of all chunks, on rank 0, before ``target`` gets its name; a kill in between has it
+    called again.
     """
     parts = target.with_suffix(".parts")
     done = target.exists()
@@ -47,14 +48,16 @@ def run_chunks(
             shutil.rmtree(parts, ignore_errors=True)
         return False
     starts = range(0, len(items), size)
+    watched = _Watched(parts, starts, len(items), size, tallied=world.is_main)
+    on_chunk(watched.look(), len(items), watched.tally)
     for number in range(world.rank, len(starts), world.size):
         if not _part(parts, number).exists():
             records, tally = work(list(items[starts[number] : starts[number] + size]))
             write_atomic(_tally(parts, number), json.dumps(tally))
             write_jsonl(_part(parts, number), records)
-        on_chunk(_items_done(parts, starts, len(items), size), len(items))
-    while (ready := _items_done(parts, starts, len(items), size)) < len(items):
-        on_chunk(ready, len(items))
+            on_chunk(watched.look(), len(items), watched.tally)
+    while (ready := watched.look()) < len(items):
+        on_chunk(ready, len(items), watched.tally)
         time.sleep(POLL_S)
     world.barrier()
     if world.is_main:
@@ -105,9 +108,22 @@ def _tally(parts: Path, number: int) -> Path:
     return parts / f"{number:05d}.json"
 
 
-def _items_done(parts: Path, starts: range, total: int, size: int) -> int:
-    there = (number for number in range(len(starts)) if _part(parts, number).exists())
-    return sum(min(size, total - starts[number]) for number in there)
+class _Watched:
+    """Which chunks are done, by whichever rank, and what they add up to; no file is read twice."""
+
+    def __init__(self, parts: Path, starts: range, total: int, size: int, *, tallied: bool) -> None:
+        self.parts, self.starts, self.total, self.size, self.tallied = parts, starts, total, size, tallied
+        self.waiting = list(range(len(starts)))
+        self.done, self.tally = 0, Tally()
+
+    def look(self) -> int:
+        """The items that are done by now."""
+        ready = [number for number in self.waiting if _part(self.parts, number).exists()]
+        self.waiting = [number for number in self.waiting if number not in ready]
+        self.done += sum(min(self.size, self.total - self.starts[number]) for number in ready)
+        if self.tallied and ready:
+            self.tally = add_tallies([self.tally, *(json.loads(_tally(self.parts, n).read_text()) for n in ready)])
+        return self.done
 
 
 def _merge(target: Path, parts: Sequence[Path]) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-TIMED_FILES = frozenset({"timings.jsonl", "report.html", ".lock"})
+TIMED_FILES = frozenset({"timings.jsonl", "report.html", "inspector.html", ".lock"})
 TIMED_KEYS = frozenset({"wall_s", "cpu_s", "peak_mib", "step_s"})
 MAKER_KEYS = frozenset({"argv", "git", "out"})  # of run.json: who made it and where it lies, not what came out
 

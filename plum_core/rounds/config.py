@@ -20,6 +20,7 @@ INCIDENTAL = frozenset(
         "out",
         "rounds",
         "quiet",
+        "json",
         "execution.workers",
         "training.save_every",
         "training.keep_last",
@@ -113,6 +114,8 @@ class RunConfig:
     """auto: the GPU of this rank where there is one, else the CPU."""
     quiet: bool = False
     """Only the summary at the end."""
+    json: bool = False
+    """Progress and summary as one JSON object a line, for programs."""
     source: Literal["grammar", "files"] = "files"
     """Where tasks come from: the embedded policy's grammar (settings under grammar), or JSONL files (under tasks)."""
     tasks: TasksConfig = field(default_factory=TasksConfig)

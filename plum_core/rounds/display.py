@@ -14,13 +14,14 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.table import Column
 
 from plum_core.rounds.observer import Observer
+from plum_core.rounds.rates import Pace, clock, in_words
 
 PLAIN_EVERY_S = 15.0
+WIDE = 100  # columns
 TITLES = {
     "tests": "writing and filtering tests",
     "samples": "sampling the policy",
@@ -39,17 +40,18 @@ class Display(Observer):
         self.live = console.is_terminal
         self.bar = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=24 if console.width > WIDE else 8),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
+            # what does not fit is cut here, where it is missed least
+            TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             console=console,
+            expand=True,
             transient=True,
             refresh_per_second=4,
         )
         self.task: TaskID | None = None
-        self.title, self.unit, self.began, self.spoke = "", "", 0.0, 0.0
+        self.title, self.unit, self.pace, self.spoke = "", "", Pace(0.0), 0.0
 
     def __enter__(self) -> Display:
         if self.live:
@@ -66,19 +68,22 @@ class Display(Observer):
     def begin(self, title: str, unit: str) -> None:
         """Something that takes a while begins, counted in ``unit``."""
         self.title = title
-        self.unit, self.began, self.spoke = unit, time.monotonic(), time.monotonic()
+        self.unit, self.pace, self.spoke = unit, Pace(time.monotonic()), time.monotonic()
         if self.live:
-            self.task = self.bar.add_task(self.title, total=None, figures=unit)
+            self.task = self.bar.add_task(self.title, total=None, figures=unit, left="")
 
     def progress(self, done: int, total: int, figures: Mapping[str, Any] | None = None) -> None:
-        seconds = max(1e-9, time.monotonic() - self.began)
-        text = _training_figures(figures) if figures else f"{self.unit}, {done / seconds:.1f}/s"
+        now = time.monotonic()
+        rates = self.pace.rates(done, total, figures, now)
+        text = in_words(rates, self.unit)
+        left = f"{clock(rates['left_s'])} left" if "left_s" in rates else ""
         if self.live and self.task is not None:
-            self.bar.update(self.task, completed=done, total=total or None, figures=escape(text))
-        elif time.monotonic() - self.spoke >= PLAIN_EVERY_S:
-            self.spoke = time.monotonic()
-            left = f", {seconds / done * (total - done):.0f} s left" if done and total else ""
-            self.console.print(f"{self.title}: {done} of {total or '?'} {text}{left}", markup=False, highlight=False)
+            self.bar.update(self.task, completed=done, total=total or None, figures=escape(text), left=left)
+        elif now - self.spoke >= PLAIN_EVERY_S:
+            self.spoke = now
+            counted = f"{done} of {total or '?'} {self.unit}"
+            said = ", ".join(filter(None, (counted, text, left)))
+            self.console.print(f"{self.title}: {said}", markup=False, highlight=False)
 
     def finished(self, round_: int, stage: str, seconds: float, row: Mapping[str, Any]) -> None:
         self.end(f"{describe(stage, row)} in {seconds:.1f} s")

@@ -7,7 +7,7 @@
     round-000/        evaluation.jsonl of the policy as it came
     round-NNN/        {instructions,tests,samples,verdicts,preferences,evaluation}.jsonl, policy.json
     checkpoints/      step-NNNNNN: the policy after a round, by the optimizer steps behind it
-    report.html
+    report.html       what the run showed; inspector.html beside it: every program with its tests and verdict
 
 A file that has its name is complete. ``*.parts`` and hidden files are work in hand; the next sitting uses or removes
 them.

@@ -13,7 +13,10 @@ class Observer:
         """A stage begins; what it counts in."""
 
     def progress(self, done: int, total: int, figures: Mapping[str, Any] | None = None) -> None:
-        """``done`` of ``total`` units by all ranks; total 0: not known."""
+        """``done`` of ``total`` units by all ranks; total 0: not known.
+
+        figures: the tally of what is done, or the row of a training step. A stage of chunks speaks before its first.
+        """
 
     def finished(self, round_: int, stage: str, seconds: float, row: Mapping[str, Any]) -> None:
         """A stage ended in this sitting, with its row of metrics."""

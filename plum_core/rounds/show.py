@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -41,6 +42,11 @@ def title(summary: Summary) -> str:
     done = summary.rounds[-1].number
     rounds = f"{done} round{'' if done == 1 else 's'} of PLUM ({objective}{labels}{off})"
     return f"{summary.path}: {rounds} on {config['policy']}, {parameters:,} parameters, seed {config['seed']}"
+
+
+def label(path: Path) -> str:
+    """A run's name among others: its folder, made visible."""
+    return visible(path.resolve().name)
 
 
 def heldout_table(summary: Summary) -> Table:
@@ -169,6 +175,6 @@ def example_panel(example: Example) -> Panel:
 
 
 def files(summary: Summary) -> Iterator[str]:
-    yield f"Everything is in {summary.path}: run.json, metrics.jsonl, timings.jsonl, report.html,"
+    yield f"Everything is in {summary.path}: run.json, metrics.jsonl, timings.jsonl, report.html, inspector.html,"
     yield "round-NNN/{instructions,tests,samples,verdicts,preferences,evaluation}.jsonl, and the policy after each"
     yield f"round in {summary.path}/checkpoints (Hugging Face's layout)."

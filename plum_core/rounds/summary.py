@@ -133,7 +133,13 @@ def _example(task: Instruction, suite: TestSuite, before: Verdict, after: Verdic
 
 def visible(text: str) -> str:
     """Model text with what a terminal or a browser would obey, or not show, spelled out as escapes."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else ascii(c)[1:-1] for c in text)
+    if text.replace("\n", "").replace("\t", "").isprintable():  # nearly always, and much faster
+        return text
+    return "".join(c if c in "\n\t" or not _hidden(unicodedata.category(c)) else ascii(c)[1:-1] for c in text)
+
+
+def _hidden(category: str) -> bool:
+    return category[0] == "C" or category in ("Zl", "Zp")
 
 
 def outcome_mix(row: Row) -> list[tuple[str, int]]:

@@ -17,7 +17,7 @@ SOURCES = {
 }
 OURS = frozenset(SOURCES)
 SOURCE_ROOTS = ("kernels", "models", "runners")  # on sys.path themselves, so never packages
-FOLDERS = ("plum_core", "kernels", "models", "runners", "tests")
+FOLDERS = ("plum_core", "kernels", "models", "runners", "examples", "tests")
 MOST_LINES = 400
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
 

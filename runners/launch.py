@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -58,6 +59,8 @@ def main(argv: list[str]) -> int:
         except ChildFailedError as failed:
             return tell(failed, Path(logs))
         except SignalException as stopped:
+            if stopped.sigval == signal.SIGTERM:  # torchrun handed it on and waited: the ranks have saved
+                return 0
             return 128 + stopped.sigval
     return 0
 

@@ -6,7 +6,7 @@
     python runners/plum.py --policy CHECKPOINT --out runs/own --source files --tasks.instructions instructions.jsonl \
         --tasks.tests tests.jsonl --tasks.heldout_instructions eval.jsonl --tasks.heldout_tests eval-tests.jsonl
 
-Killed at any moment, the same command goes on and ends in the same files.
+Killed at any moment, the same command goes on and ends in the same files. SIGTERM saves and ends it with status 0.
 """
 
 from __future__ import annotations
@@ -28,13 +28,19 @@ from plum_core.rounds.process import die_with_parent
 from plum_core.rounds.show import show
 from plum_core.rounds.single import make_console
 from plum_core.rounds.summary import summarise
-from plum_core.training import init_world
+from plum_core.training import init_world, world_size
+from plum_core.training.stop import ends_on_sigterm
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
 
 def run(config: RunConfig) -> None:
     """All rounds, then the summary and the report, by rank 0."""
+    with ends_on_sigterm(world_size()):
+        _run(config)
+
+
+def _run(config: RunConfig) -> None:
     die_with_parent()
     console, events = make_console(), Events(sys.stdout)
     with ExitStack() as stack:

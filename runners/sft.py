@@ -21,9 +21,10 @@ from plum_core.grammar import problems
 from plum_core.prompts import render_prompt
 from plum_core.seeds import coordinate_seed
 from plum_core.settings import main
-from plum_core.training import Example, SftConfig, cycle, init_world, train_sft
+from plum_core.training import Example, SftConfig, cycle, init_world, train_sft, world_size
 from plum_core.training.initial import initial_decoder
 from plum_core.training.optim import OptimConfig
+from plum_core.training.stop import ends_on_sigterm
 from plum_models import Decoder, DecoderConfig, Tokenizer, load, save
 
 
@@ -96,6 +97,12 @@ def start(config: Sft, texts: list[tuple[str, str]]) -> tuple[Decoder, Tokenizer
 
 
 def run(config: Sft) -> None:
+    """SIGTERM saves and ends it with status 0."""
+    with ends_on_sigterm(world_size()):
+        _run(config)
+
+
+def _run(config: Sft) -> None:
     world = init_world()
     texts = read_examples(config.data)
     decoder, tokenizer = start(config, texts)

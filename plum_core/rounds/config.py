@@ -25,6 +25,7 @@ INCIDENTAL = frozenset(
         "execution.workers",
         "training.save_every",
         "training.keep_last",
+        "training.keep_best",
         "training.checkpointing",
         "device",
     }

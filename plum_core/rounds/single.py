@@ -18,7 +18,8 @@ from plum_core.rounds.display import Display
 from plum_core.rounds.engine import LocalEngine
 from plum_core.rounds.observer import Observer
 from plum_core.rounds.process import die_with_parent
-from plum_core.training import World, init_world
+from plum_core.training import World, init_world, world_size
+from plum_core.training.stop import ends_on_sigterm
 
 PLAIN_WIDTH = 120  # of a log file, where there is no terminal to ask
 
@@ -75,9 +76,9 @@ class Bench:
 def bench(
     *, max_rows: int = 512, execution: ExecutionConfig | None = None, device: str = "auto", quiet: bool = False
 ) -> Iterator[Bench]:
-    """A bench that is cleared at the end, whatever happens."""
+    """A bench that is cleared at the end, whatever happens. SIGTERM ends the block, and the program with status 0."""
     die_with_parent()
-    with ExitStack() as stack:
+    with ends_on_sigterm(world_size()), ExitStack() as stack:
         world = init_world()
         stack.callback(world.close)
         display = stack.enter_context(Display(make_console())) if world.is_main and not quiet else None

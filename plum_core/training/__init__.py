@@ -9,7 +9,7 @@ from plum_core.training.optim import OptimConfig
 from plum_core.training.preference import Records, planned_steps, train_round
 from plum_core.training.preference_config import GroupSettings, LoraSettings, MovingSettings, PreferenceConfig
 from plum_core.training.sft import SftConfig, train_sft
-from plum_core.training.world import World, init_world
+from plum_core.training.world import World, init_world, world_size
 
 __all__ = [
     "Example",
@@ -29,4 +29,5 @@ __all__ = [
     "planned_steps",
     "train_round",
     "train_sft",
+    "world_size",
 ]

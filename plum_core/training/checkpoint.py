@@ -31,6 +31,7 @@ class Checkpoint:
     step: int
     tensors: Mapping[str, dict[str, Tensor]]
     meta: dict[str, Any]  # JSON
+    score: float | None = None  # higher is better; the best of all kept folders is not dropped
 
 
 def _sync(path: Path) -> None:
@@ -48,7 +49,10 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep_last: int) -> Path:
-    """Write ``checkpoint`` and drop all but the newest ``keep_last``. Returns the checkpoint's folder."""
+    """Write ``checkpoint`` and drop all but the newest ``keep_last`` and the best that has a score.
+
+    Returns the checkpoint's folder.
+    """
     home = folder / "checkpoints"
     target = home / f"step-{checkpoint.step:06d}"
     home.mkdir(parents=True, exist_ok=True)
@@ -58,7 +62,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep_last: int) -> 
     temporary.mkdir()
     for name, tensors in checkpoint.tensors.items():
         save_file({k: t.detach().contiguous() for k, t in tensors.items()}, temporary / f"{name}.safetensors")
-    (temporary / "state.json").write_text(json.dumps({"step": checkpoint.step, **checkpoint.meta}))
+    about = {"step": checkpoint.step, "score": checkpoint.score, **checkpoint.meta}
+    (temporary / "state.json").write_text(json.dumps(about))
     (temporary / COMPLETE).touch()
     for file in (*temporary.iterdir(), temporary):
         _sync(file)
@@ -66,10 +71,20 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep_last: int) -> 
         shutil.rmtree(target)
     temporary.rename(target)
     _sync(home)
+    best = best_checkpoint(folder)
     for old in complete_checkpoints(folder)[:-keep_last]:
+        if old == best:
+            continue
         doomed = old.rename(home / f"{PARTIAL}{old.name}-dropped")  # half a folder must not look complete
         shutil.rmtree(doomed)
     return target
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The complete checkpoint with the highest score, the newest of equals; None where none has one."""
+    scores = {path: json.loads((path / "state.json").read_text()).get("score") for path in complete_checkpoints(folder)}
+    scored = {path: score for path, score in scores.items() if score is not None}
+    return max(scored, key=lambda path: (scored[path], path.name), default=None)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
@@ -79,4 +94,4 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         return None
     meta = json.loads((found[-1] / "state.json").read_text())
     tensors = {file.stem: load_file(file) for file in sorted(found[-1].glob("*.safetensors"))}
-    return Checkpoint(step=meta.pop("step"), tensors=tensors, meta=meta)
+    return Checkpoint(step=meta.pop("step"), score=meta.pop("score", None), tensors=tensors, meta=meta)

@@ -26,6 +26,8 @@ from plum_core.training.optim import (
     set_rates,
     trained,
 )
+from plum_core.training.options import StepOptions, best_score
+from plum_core.training.stop import Stopped, deferred, stop_asked
 from plum_core.training.world import World
 
 # step (from 0) -> its metrics, with this rank's part of the gradient added into each weight's .grad
@@ -44,7 +46,7 @@ class Carried(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoopConfig:
+class LoopConfig(StepOptions):
     """How many steps, and what is kept on the way."""
 
     total_steps: int
@@ -54,6 +56,7 @@ class LoopConfig:
     keep_last: int = 2  # checkpoints
 
     def __post_init__(self) -> None:
+        StepOptions.__post_init__(self)
         if self.total_steps < 1 or self.save_every < 1 or self.keep_last < 1:
             raise ValueError(
                 "total_steps, save_every and keep_last must be >= 1, got "
@@ -94,7 +97,7 @@ def digest_of(*parts: Any) -> str:
 
 def essential(config: Any) -> dict[str, Any]:
     """The fields of a training config that decide the weights; how often they are saved does not."""
-    incidental = ("save_every", "keep_last", "micro_batch_tokens", "checkpointing")
+    incidental = ("save_every", "keep_last", "keep_best", "micro_batch_tokens", "checkpointing")
     return {name: value for name, value in asdict(config).items() if name not in incidental}
 
 
@@ -129,6 +132,8 @@ class _Training:
         self.optimizers = build_optimizers(decoder, config.optim)
         self.average = WeightAverage(decoder, config.first_averaged)
         self.rows: list[dict[str, float]] = []
+        self.stopping = False  # SIGTERM came to some rank; every rank learns of it in the same step
+        self.saved = 0  # steps of the newest checkpoint
 
     def resume(self) -> int:
         """Take the newest checkpoint's state. Returns the number of steps that it had done, 0 without one."""
@@ -148,9 +153,12 @@ class _Training:
         if self.carried and "carried" in found.tensors:
             self.carried.restore(found.tensors["carried"])
         self.rows = found.meta["rows"]
+        self.saved = found.step
         return found.step
 
     def save(self, steps: int) -> None:
+        score = best_score(self.config.keep_best, self.rows[self.saved :])
+        self.saved = steps
         if not self.world.is_main:
             return
         state: dict[str, dict[str, Tensor]] = {
@@ -161,7 +169,7 @@ class _Training:
         if self.carried and (more := self.carried.tensors()):
             state["carried"] = more
         meta = {"fingerprint": self.fingerprint, "averaged": self.average.count, "rows": self.rows}
-        checkpoint = Checkpoint(step=steps, tensors=state, meta=meta)
+        checkpoint = Checkpoint(step=steps, tensors=state, meta=meta, score=score)
         save_checkpoint(self.folder, checkpoint, keep_last=self.config.keep_last)
 
     def step(self, step: int, gradients: GradientStep) -> dict[str, float]:
@@ -169,7 +177,10 @@ class _Training:
         for w in self.weights:
             w.grad = None
         metrics = gradients(step)
-        row = metrics.report(_reduce(self.weights, metrics.vector(), self.world))
+        vector = torch.cat((metrics.vector(), torch.tensor([float(stop_asked())], dtype=torch.float64)))
+        *_, stop = vector = _reduce(self.weights, vector, self.world)
+        self.stopping = bool(stop > 0)
+        row = metrics.report(vector[:-1])
         norm = float(nn.utils.clip_grad_norm_(self.weights, self.config.optim.clip_norm))
         if not math.isfinite(norm):
             raise FloatingPointError(
@@ -202,6 +213,8 @@ def run_steps(
     bit. ``fingerprint``: of data, first weights and settings; a checkpoint of another one is refused.
     ``on_metrics`` is called on rank 0 after each step of this sitting.
 
+    SIGTERM, where the program listens to it (``ends_on_sigterm``), saves after the step in hand and raises Stopped.
+
     Raises ValueError where the weights are not fp32 (they are the master copy) or the checkpoint is another
     run's; FloatingPointError where a gradient is not finite, before it reaches the weights.
     """
@@ -211,13 +224,17 @@ def run_steps(
         raise ValueError(f"training keeps its weights in fp32, got {', '.join(sorted(wrong))}: call decoder.float()")
     training = _Training(decoder, config, Path(folder), fingerprint, world, carried)
     done = training.resume()
-    for step in range(done, config.total_steps):
-        row = training.step(step, gradients)
-        training.rows.append(row)
-        if on_metrics is not None and world.is_main:
-            on_metrics(row)
-        if (step + 1) % config.save_every == 0 or step + 1 == config.total_steps:
-            training.save(step + 1)
+    with deferred():
+        for step in range(done, config.total_steps):
+            row = training.step(step, gradients)
+            training.rows.append(row)
+            if on_metrics is not None and world.is_main:
+                on_metrics(row)
+            if training.stopping or (step + 1) % config.save_every == 0 or step + 1 == config.total_steps:
+                training.save(step + 1)
+            if training.stopping:
+                world.barrier()
+                raise Stopped
     world.barrier()  # the last checkpoint is on disk before any rank goes on
     training.average.apply(decoder)
     for w in training.weights:

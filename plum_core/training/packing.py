@@ -82,7 +82,7 @@ class Packed:
             positions += range(len(e.prompt_ids) - 1, len(e) - 1)
 
         def on_device(values: list[int]) -> Tensor:
-            return torch.tensor(values, device=device)
+            return torch.tensor(values, dtype=torch.int64, device=device)
 
         place = {e: u for u, e in enumerate(unique)}
         self.token_ids, self.positions = on_device(stream).unsqueeze(0), on_device(positions).unsqueeze(0)

@@ -150,6 +150,7 @@ def train_round(
             average_last=config.average_last,
             save_every=config.save_every,
             keep_last=config.keep_last,
+            **config.options_of_the_step(),
         ),
         folder=folder,
         fingerprint=digest_of(essential(config), start, far, data, digest_of(about), seed),

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from plum_core.objectives import ObjectiveSpec, find_objective
 from plum_core.training.optim import OptimConfig
+from plum_core.training.options import StepOptions
 from plum_models.lora import DEFAULT_TARGETS, LoraConfig
 from plum_models.recompute import check_policy
 
@@ -73,7 +74,7 @@ class GroupSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreferenceConfig:
+class PreferenceConfig(StepOptions):
     """Settings of a round. An option that is None is the objective's own default; one it lacks is refused."""
 
     objective: str = "dpo"  # a name of plum_core.objectives; rft: the likelihood of the chosen alone
@@ -104,6 +105,7 @@ class PreferenceConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
+        StepOptions.__post_init__(self)
         spec = find_objective(self.objective, self.options)
         check_policy(self.checkpointing)
         for name in ("nll_weight", "replay_weight", "replay_examples_per_step"):

@@ -15,13 +15,14 @@ from plum_core.training.logps import completion_logps
 from plum_core.training.loop import LoopConfig, OnMetrics, TrainResult, digest_of, essential, run_steps, weights_digest
 from plum_core.training.metrics import StepMetrics
 from plum_core.training.optim import OptimConfig
+from plum_core.training.options import StepOptions
 from plum_core.training.world import World
 from plum_models.decoder import Decoder
 from plum_models.recompute import check_policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SftConfig:
+class SftConfig(StepOptions):
     """Settings of supervised training."""
 
     steps: int
@@ -36,6 +37,7 @@ class SftConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=2e-3, warmup_steps=30, schedule="wsd"))
 
     def __post_init__(self) -> None:
+        StepOptions.__post_init__(self)
         check_policy(self.checkpointing)
         for name in ("steps", "tokens_per_batch", "window"):
             if getattr(self, name) < 1:
@@ -104,6 +106,7 @@ def train_sft(
             average_last=config.average_last,
             save_every=config.save_every,
             keep_last=config.keep_last,
+            **config.options_of_the_step(),
         ),
         folder=folder,
         fingerprint=digest_of("sft", essential(config), weights_digest(decoder), seed),

@@ -40,13 +40,18 @@ class World:
             torch.distributed.destroy_process_group()
 
 
+def world_size() -> int:
+    """How many ranks torchrun's environment speaks of; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def init_world() -> World:
     """Join the job that torchrun's environment describes; a world of one where there is none.
 
     CPU tensors go over gloo, CUDA tensors over NCCL. On a single node gloo is kept on the loopback interface,
     unless GLOO_SOCKET_IFNAME says otherwise: a laptop's host name often resolves to nothing reachable.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = world_size()
     if size == 1:
         return World()
     if "RANK" not in os.environ:

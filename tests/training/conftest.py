@@ -111,14 +111,14 @@ def make_examples(count: int, seed: int = 0) -> list[Example]:
 def run_round(folder: Path, objective: str = "dpo", optimizer: str = "adamw", changes: dict | None = None, **options):
     """(weights, result) of a small round; ``changes`` to its settings, ``options`` as train_round takes them."""
     decoder = make_decoder()
-    settings = PreferenceConfig(
+    known = dict(
         objective=objective,
         tokens_per_batch=120,
         replay_examples_per_step=5,
         save_every=3,
         optim=OptimConfig(name=optimizer, learning_rate=3e-3, warmup_steps=2, schedule="cosine"),
-        **changes or {},
     )
+    settings = PreferenceConfig(**known | (changes or {}))
     records = records_of(objective, 24 if OBJECTIVES[objective].data in ("pairs", "completions") else 40)
     result = train_round(decoder, records, make_examples(7), settings, seed=1, folder=folder, **options)
     return flat(decoder), result

@@ -59,6 +59,14 @@ def test_neighbours_change_nothing(make):
             torch.testing.assert_close(completion_logps(decoder, [example])[0], value, rtol=1e-5, atol=1e-5)
 
 
+def test_completions_may_share_a_prompt_of_one_token(make):
+    """Nothing of the stream has a second copy then, and an empty list of places must stay one of integers."""
+    decoder = make.decoder()
+    examples = [Example(prompt_ids=(7,), completion_ids=ids) for ids in ((1,), (2, 3))]
+    got = completion_logps(decoder, examples)
+    torch.testing.assert_close(got, torch.stack([alone(decoder, e) for e in examples]), rtol=1e-5, atol=1e-5)
+
+
 def test_the_whole_sequence_can_be_scored(make):
     example = Example(prompt_ids=(1, 2, 3), completion_ids=(4, 5))
     assert example.with_scored_prompt() == Example(prompt_ids=(1,), completion_ids=(2, 3, 4, 5))

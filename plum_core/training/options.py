@@ -1,0 +1,39 @@
+"""What rounds and supervised runs both let a user choose about their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """Options of a run that no objective knows of."""
+
+    keep_best: str = ""
+    """max:rewards/accuracies or min:loss: the best checkpoint by that figure stays beside the last ones."""
+
+    def __post_init__(self) -> None:
+        way, _, name = self.keep_best.partition(":")
+        if self.keep_best and (way not in ("max", "min") or not name):
+            raise ValueError(f"keep_best must be max:FIGURE or min:FIGURE, such as min:loss, got {self.keep_best!r}")
+
+    def options_of_the_step(self) -> dict[str, Any]:
+        """These fields by name, as another config of the same step takes them."""
+        return {name: getattr(self, name) for name in StepOptions.__dataclass_fields__}
+
+
+def best_score(rule: str, rows: Sequence[dict[str, float]]) -> float | None:
+    """The mean of the figure that ``rule`` names over ``rows``, higher for better; None without a rule.
+
+    Raises ValueError where no row has the figure.
+    """
+    way, _, name = rule.partition(":")
+    if not rule:
+        return None
+    values = [row[name] for row in rows if name in row]
+    if not values:
+        known = ", ".join(sorted({key for row in rows for key in row}))
+        raise ValueError(f"keep_best: no step has the figure {name!r}; name one of {known}")
+    return (1 if way == "max" else -1) * sum(values) / len(values)

@@ -9,6 +9,7 @@ from typing import Literal
 from plum_core.execution import Limits
 from plum_core.objectives import find_objective
 from plum_core.preferences import SelectionConfig
+from plum_core.prompts import PromptStyle
 from plum_core.rounds.grammar_source import GrammarConfig
 from plum_core.rounds.sources import TasksConfig
 from plum_core.sampling import SamplingParams
@@ -111,6 +112,9 @@ class RunConfig:
     """The policy to stay near: the one before the first round, or the one before this round."""
     off_policy: Path | None = None
     """The control. Draw the samples from this checkpoint, not from the policy in training."""
+    prompts: PromptStyle = "comment"
+    """How the policy is asked. comment: the task above its code, as the embedded policy learned it. completion: the
+    task's own text. chat: a user's turn in the checkpoint's chat template; the program is the answer's code block."""
     device: str = "auto"
     """auto: the GPU of this rank where there is one, else the CPU."""
     quiet: bool = False

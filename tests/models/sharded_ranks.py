@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from pathlib import Path
 
 import torch
@@ -14,10 +15,28 @@ from plum_models.checkpoint import load_decoder, plan
 from plum_models.sharded import load_into
 
 
-def peak_mib() -> float:
-    """Anonymous memory of this process at most so far: VmHWM less what of it is mapped files."""
+def held_mib() -> float:
+    """Anonymous memory of this process: what no mapped file can give back."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["RssAnon"].split()[0]) / 1024
+
+
+class Peak(threading.Thread):
+    """The most that was held between ``start`` and ``end``, looked at every millisecond."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.first = self.most = held_mib()
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.001):
+            self.most = max(self.most, held_mib())
+
+    def end(self) -> float:
+        self.over.set()
+        self.join()
+        return max(self.most, held_mib()) - self.first
 
 
 def main(folder: Path, out: Path, compare: bool) -> None:
@@ -27,9 +46,10 @@ def main(folder: Path, out: Path, compare: bool) -> None:
     for layer in sharded.layers:
         fully_shard(layer)
     fully_shard(sharded)
-    before = peak_mib()
+    watch = Peak()
+    watch.start()
     load_into(sharded, folder)
-    row: dict[str, object] = {"rank": dist.get_rank(), "mib": peak_mib() - before}
+    row: dict[str, object] = {"rank": dist.get_rank(), "mib": watch.end()}
     row["local"] = sum(p.to_local().nbytes for p in sharded.parameters())
     if compare:
         whole = load_decoder(folder)

@@ -149,6 +149,12 @@ def test_what_would_change_the_function_is_refused_by_name(changes, message):
     assert str(caught.value).startswith("here/config.json: ")
 
 
+def test_a_switch_that_is_off_changes_nothing():
+    assert resolve(LLAMA | {"use_mrope": False}) == resolve(LLAMA)  # as Qwen2.5's base models have it
+    with pytest.raises(ValueError, match="use_mrope = True is not supported"):
+        resolve(LLAMA | {"use_mrope": True})
+
+
 def test_both_spellings_of_rotary_scaling_are_read():
     old = resolve(LLAMA | {"rope_theta": 5e5, "rope_scaling": YARN})
     new = resolve(LLAMA | {"rope_parameters": YARN | {"rope_theta": 5e5}})

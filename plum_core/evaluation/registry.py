@@ -7,6 +7,7 @@ from pathlib import Path
 
 from plum_core.evaluation import cruxeval, evalplus, livecodebench, plain
 from plum_core.evaluation.benchmark import Task
+from plum_core.evaluation.samples import Layout
 from plum_core.execution import Executor
 
 FILES = {
@@ -20,6 +21,13 @@ FILES = {
     "cruxeval-input": "cruxeval/cruxeval.jsonl",
     "cruxeval-output": "cruxeval/cruxeval.jsonl",
 }
+
+
+def layout_of(name: str) -> Layout:
+    """The layout in which the benchmark's own tool reads samples."""
+    if name == "livecodebench":
+        return "livecodebench"
+    return "cruxeval" if name.startswith("cruxeval") else "evalplus"
 
 
 def load_tasks(

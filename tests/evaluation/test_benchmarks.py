@@ -15,7 +15,8 @@ import pytest
 
 from plum_core.evaluation.benchmark import Task
 from plum_core.evaluation.evalplus import load as load_plus
-from plum_core.evaluation.grade import compare, grade, results_at
+from plum_core.evaluation.figures import figures
+from plum_core.evaluation.grade import grade, results_at
 from plum_core.evaluation.livecodebench import load as load_lcb
 from plum_core.evaluation.livecodebench import unpacked
 from plum_core.evaluation.plus_rules import all_right
@@ -199,6 +200,6 @@ def test_runs_are_compared_task_by_task(executor: Executor, tmp_path: Path) -> N
         )
 
     before, after = run("print(2 * int(input()))", turn.format("a")), run("print(6)", turn.format("a[::-1]"))
-    found = compare(before, after, "base")
-    assert (found.better, found.worse) == ([("b", 0.0, 1.0)], [("a", 1.0, 0.0)])
-    assert [(r.id, r.passed, r.n) for r in results_at(after, "base")] == [("a", 0, 1), ("b", 1, 1)]
+    old, new = results_at(before, "base"), results_at(after, "base")
+    assert figures(new, (), old)[-2:] == ["better: 1 tasks (b)", "worse: 1 tasks (a)"]
+    assert [(r.id, r.passed, r.n) for r in new] == [("a", 0, 1), ("b", 1, 1)]

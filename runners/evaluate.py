@@ -56,6 +56,7 @@ class EvaluateConfig:
     since: str | None = None  # tasks from this date on, such as 2024-06-01
     until: str | None = None
     cache: Path | None = None  # where answers of EvalPlus's references are kept; default: the user's cache folder
+    exact_floats: bool = False  # of humaneval+ and mbpp+: no tolerance, as EvalPlus's releases of early 2024
     patience: float = 1.0  # times the benchmark's own limits of CPU seconds
     greedy_only: bool = False  # of a benchmark: no samples beside the most likely answer
     against: Path | None = None  # such a file of another policy, for paired gains
@@ -121,7 +122,15 @@ def benchmark(config: EvaluateConfig, place: Bench) -> None:
     assert config.benchmark is not None and config.data is not None
     before = read_graded(config.against) if config.against else None
     since, until = _day("since", config.since), _day("until", config.until)
-    tasks = load_tasks(config.benchmark, config.data, place.engine.executor, config.cache_folder, since, until)
+    tasks = load_tasks(
+        config.benchmark,
+        config.data,
+        place.engine.executor,
+        config.cache_folder,
+        since,
+        until,
+        exact_floats=config.exact_floats,
+    )
     given = None if config.solutions is None else solutions_by_task(config.solutions, tasks, place)
     if given is not None:
         tasks = [task for task in tasks if task.id in given]

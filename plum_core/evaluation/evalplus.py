@@ -24,8 +24,8 @@ BOTH = (0, 1)  # the levels: base inputs, plus inputs
 FACTOR = 4  # EvalPlus's: what a sample may take, in times of the reference
 LEAST_INPUT_S, LEAST_CPU_S = 1.0, 4.0  # but at least so many seconds, for one input and for all together
 REFERENCE_CPU_S = 120.0
-# The reference of Mbpp/255 takes 3 GiB; EvalPlus grants 4. A machine needs this much a worker.
-ROOM = {"output_kib": 1 << 16, "source_kib": 1 << 14, "memory_mib": 3072}
+# The reference of Mbpp/255 takes more than 3 GiB; EvalPlus grants 4, too.
+ROOM = {"output_kib": 1 << 16, "source_kib": 1 << 14, "memory_mib": 4096}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,27 +179,27 @@ def sampled_program(problem: Problem, expected: Expected, name: str, code: str) 
     return problem.program(name, code, cpu_s, input_s, tests=tests)
 
 
-def judge(problem: Problem, expected: Expected, verdict: Verdict) -> dict[str, bool]:
+def judge(problem: Problem, expected: Expected, exact_floats: bool, verdict: Verdict) -> dict[str, bool]:
     """Right on the base inputs; right on both."""
     if expected.mode != "value":
         right = list(verdict.passed)
     else:
         answers = _levels(verdict, _room(expected.sizes))
         right = [
-            all_right(problem.entry, problem.atol, given, wanted, tokens)
+            all_right(problem.entry, problem.atol, given, wanted, tokens, exact_floats=exact_floats)
             for given, wanted, tokens in zip(problem.inputs, expected.answers, answers, strict=True)
         ]
     return {"base": right[0], "plus": all(right)}
 
 
-def load(path: Path, executor: Executor, cache: Path) -> list[Task]:
-    """The tasks, each judged on both levels."""
+def load(path: Path, executor: Executor, cache: Path, *, exact_floats: bool = False) -> list[Task]:
+    """The tasks, each judged on both levels. exact_floats: see ``plus_rules.all_right``."""
     problems = read_problems(path)
     answers = expected_answers(path, problems, executor, cache)
-    return [_task(problem, answers[problem.id]) for problem in problems]
+    return [_task(problem, answers[problem.id], exact_floats) for problem in problems]
 
 
-def _task(problem: Problem, expected: Expected) -> Task:
+def _task(problem: Problem, expected: Expected, exact_floats: bool) -> Task:
     is_humaneval = problem.id.startswith("HumanEval")
     lead = "Complete this function" if is_humaneval else f"Write a function {problem.entry} for this task"
     return Task(
@@ -209,6 +209,6 @@ def _task(problem: Problem, expected: Expected) -> Task:
         program=partial(sampled_program, problem, expected),
         entry_point=problem.entry,
         canonical=problem.reference,
-        judge=partial(judge, problem, expected),
+        judge=partial(judge, problem, expected, exact_floats),
         continues=is_humaneval,
     )

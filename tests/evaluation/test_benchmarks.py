@@ -109,6 +109,8 @@ def test_tolerance_stays_once_it_is_set() -> None:
     assert all_right("f", 0.0, [[1], [2]], ["0.5", "[1, 2.0]"], ["0.5", "[1, 2.0000001]"])
     assert not all_right("f", 0.0, [[2]], ["[1, 2.0]"], ["[1, 2.0000001]"])
     assert all_right("f", 0.0, [[1]], ["[inf, 1.0]"], ["[inf, 1.0000001]"])
+    assert not all_right("f", 1e-4, [[1]], ["0.3"], ["0.30000000000000004"], exact_floats=True)
+    assert all_right("find_zero", 1e-4, [[[-6, 2]]], ["3.0"], ["3.0000001"], exact_floats=True)  # its own rule stays
 
 
 def lcb_file(path: Path) -> Path:

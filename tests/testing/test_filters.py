@@ -107,7 +107,7 @@ def test_good_ones_stay_with_their_strength(executors: tuple[Executor, Executor]
 
 
 def test_single_tests_are_dropped_and_counted(executors: tuple[Executor, Executor]) -> None:
-    extra = ("assert add(7, 7)", "assert add(1, 2) != 4", "assert True", "assert add(8, 9) == add(8, 9)", "assert (")
+    extra = ("assert add(7, 7)", "assert add(1,2) == 3", "assert True", "assert add(8, 9) == add(8, 9)", "assert (")
     candidate = Candidate(
         instruction_id="i", reference=ADD, tests=(*SUMS, *extra, "assert add(2, 2) == 5"), entry_point="add"
     )

@@ -29,6 +29,7 @@ class _State:
 
     candidate: Candidate
     tests: tuple[str, ...]
+    essences: dict[str, frozenset[str]] = field(default_factory=dict)
     why: str = ""
     detail: str = ""
     cpu_s: float = 0.0  # of the reference
@@ -38,6 +39,10 @@ class _State:
 
     def end(self, why: str, detail: str = "") -> None:
         self.why, self.detail = why, detail[:200]
+
+    def independent(self) -> int:
+        """How many of the tests that are left call the program differently."""
+        return len({self.essences[test] for test in self.tests})
 
     def suite(self) -> TestSuite:
         told: dict[str, Any] = {"detail": self.detail} if self.detail else {}
@@ -94,8 +99,8 @@ def _read(candidate: Candidate, config: FilterConfig) -> _State:
 
 
 def _choose_tests(state: _State, config: FilterConfig, *, is_class: bool) -> None:
-    """Drop tests that cannot be read, that call nothing, or that call what another test calls."""
-    kept, seen, name = list[str](), set[frozenset[str]](), state.candidate.entry_point
+    """Drop tests that cannot be read, that call nothing, or that stand there twice."""
+    seen, name = set[str](), state.candidate.entry_point
     for test in state.tests:
         tree = parse(test)
         if tree is None:
@@ -104,14 +109,14 @@ def _choose_tests(state: _State, config: FilterConfig, *, is_class: bool) -> Non
             return state.end("impure", what)
         elif not mentions(tree, name):
             state.dropped["calls-nothing"] += 1
-        elif (calls := essence(tree, name, is_class=is_class)) in seen:
+        elif (same := ast.dump(tree)) in seen:
             state.dropped["duplicate"] += 1
         else:
-            seen.add(calls)
-            kept.append(test)
-    state.tests = tuple(kept)
-    if len(kept) < config.least_tests:
-        state.end("few-tests", f"{len(kept)} of {len(state.candidate.tests)}")
+            seen.add(same)
+            state.essences[test] = essence(tree, name, is_class=is_class)
+    state.tests = tuple(state.essences)
+    if state.independent() < config.least_tests:
+        state.end("few-tests", f"{state.independent()} of {len(state.candidate.tests)} call the program differently")
 
 
 def _alive(states: Sequence[_State]) -> list[_State]:
@@ -160,7 +165,7 @@ def _run_references(states: Sequence[_State], executor: Executor, config: Filter
         elif wrong:
             state.dropped["wrong"] += len(wrong)
             state.tests = tuple(test for test in state.tests if test not in wrong)
-            if len(state.tests) < config.least_tests:
+            if state.independent() < config.least_tests:
                 state.end("inconsistent", f"{len(wrong)} tests are wrong, {len(state.tests)} right")
 
 
@@ -197,12 +202,12 @@ def _run_trivial(states: Sequence[_State], executor: Executor, config: FilterCon
 def _judge_trivial(state: _State, raises: set[str], answers: dict[str, set[str]], config: FilterConfig) -> None:
     """``raises`` and ``answers``: what the programs pass that raise, and that answer without thought."""
     vacuous = raises | (set.intersection(*answers.values()) if answers else set())
-    left = tuple(test for test in state.tests if test not in vacuous)
-    if len(left) < len(state.tests):
-        state.dropped["vacuous"] += len(state.tests) - len(left)
-    if len(left) < config.least_tests:
-        return state.end("vacuous", f"{len(left)} tests are left of {len(state.tests)}")
+    before, left = len(state.tests), tuple(test for test in state.tests if test not in vacuous)
+    if len(left) < before:
+        state.dropped["vacuous"] += before - len(left)
     state.tests = left
+    if state.independent() < config.least_tests:
+        return state.end("vacuous", f"{len(left)} tests are left of {before}")
     name = next((name for name, right in answers.items() if right.issuperset(left)), None)
     if name is not None:
         state.end("trivial", f"a function that {name} passes")

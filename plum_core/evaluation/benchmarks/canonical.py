@@ -3,10 +3,10 @@
     python plum_core/evaluation/benchmarks/canonical.py --data ../shared/data
     python plum_core/evaluation/benchmarks/canonical.py --data ../shared/data --workers 8 --load 2
 
-Ends with status 1 where a reference is judged wrong or a published verdict differs, EXPLAINED aside. The published ones are of April
-2024, when EvalPlus compared floats exactly (``--exact-floats`` of the runner); by today's rules four of 542 differ, in
-the last bit of a float. Each verdict goes into a JSON file; ``--against`` compares with such a file of another call
-(other workers, other load).
+Ends with status 1 where a reference is judged wrong or a published verdict differs, EXPLAINED aside. The published
+ones are of April 2024, when EvalPlus compared floats exactly (``--exact-floats`` of the runner); by today's rules four
+of 542 differ, in the last bit of a float. Each verdict goes into a JSON file; ``--against`` compares with such a file
+of another call (other workers, other load).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 REASONS = {
+    "no-answer": "the generator did not answer",
     "no-reference": "the answer has no reference solution that is Python",
     "no-entry-point": "the reference does not define what the tests call",
     "no-tests": "the answer has no tests",

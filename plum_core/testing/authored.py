@@ -9,6 +9,7 @@ from plum_core.execution import Executor
 from plum_core.records import Instruction, TestSuite
 from plum_core.seeds import coordinate_seed
 from plum_core.testing.answers import parse_answer, signature_of
+from plum_core.testing.dual import agreed
 from plum_core.testing.filters import Candidate, FilterConfig, filter_candidates
 from plum_core.testing.generators import Answer, AnswerRequest, Generator
 
@@ -18,10 +19,22 @@ NO_ANSWER = "no-answer"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskConfig:
-    """What each question allows."""
+    """What each question allows, and how often it is asked."""
 
     max_tokens: int = 2048
     temperature: float = 0.0
+    samples: int = 1
+    """Answers to each instruction. Of more than one, solutions and tests vote for each other (CodeT)."""
+    least_share: float = 0.5
+    """Of the solutions that must pass the same tests, where there are several."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or not 0 < self.least_share <= 1:
+            raise ValueError(
+                f"ask.samples must be >= 1 and ask.least_share in (0, 1], got {self.samples} and {self.least_share}"
+            )
+        if self.samples > 1 and not self.temperature > 0:
+            raise ValueError("ask.samples > 1 needs ask.temperature > 0: greedy answers are all alike")
 
 
 def write_authored_suites(
@@ -37,36 +50,43 @@ def write_authored_suites(
     """One suite an instruction, in order. ``extra`` of a kept one has ``entry_point`` and ``signature``, which belong
     into the policy's prompt; of one that the generator did not answer ``detail`` says why.
 
-    executors: for the filters, the second with another hash seed. Raises RuntimeError where the sandbox failed.
+    executors: for the filters, the second with another hash seed. Requests have the instruction's id; of several
+    answers the k-th (from 0) has ``ID/k``. Raises RuntimeError where the sandbox failed.
     """
     ask = ask or AskConfig()
+    ids = {i.id: [i.id] if ask.samples == 1 else [f"{i.id}/{k}" for k in range(ask.samples)] for i in instructions}
     requests = [
         AnswerRequest(
-            id=i.id,
+            id=name,
             messages=messages(i),
             max_tokens=ask.max_tokens,
             temperature=ask.temperature,
-            seed=coordinate_seed(seed, "generator", i.id),
+            seed=coordinate_seed(seed, "generator", i.id, k),
         )
         for i in instructions
+        for k, name in enumerate(ids[i.id])
     ]
     answers = {answer.id: answer for answer in generator.answers(requests)}
-    candidates = [_candidate(answers[i.id]) for i in instructions]
+    parsed = {i.id: [_candidate(i.id, answers[name]) for name in ids[i.id]] for i in instructions}
+    if ask.samples == 1:
+        candidates = [parsed[i.id][0] for i in instructions]
+    else:
+        candidates = agreed(parsed, executors[0], ask.least_share, config.reference_cpu_s)
     for candidate, suite in zip(candidates, filter_candidates(candidates, *executors, config, seed=seed), strict=True):
         if suite.kept:
             signature = signature_of(candidate.reference, candidate.entry_point)
             told = {"entry_point": candidate.entry_point, "signature": signature}
             yield replace(suite, extra={**suite.extra, **told})
         elif suite.why == NO_ANSWER:
-            yield replace(suite, extra={"detail": answers[suite.instruction_id].error})
+            yield replace(suite, extra={"detail": answers[ids[suite.instruction_id][0]].error})
         else:
             yield suite
 
 
-def _candidate(answer: Answer) -> Candidate:
+def _candidate(instruction_id: str, answer: Answer) -> Candidate:
     if answer.error is not None:
-        return Candidate(instruction_id=answer.id, why=NO_ANSWER)
-    return parse_answer(answer.id, answer.text)
+        return Candidate(instruction_id=instruction_id, why=NO_ANSWER)
+    return parse_answer(instruction_id, answer.text)
 
 
 def with_signature(instruction: Instruction, suite: TestSuite) -> Instruction:

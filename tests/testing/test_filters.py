@@ -81,7 +81,7 @@ def test_each_reason(why: str, executors: tuple[Executor, Executor]) -> None:
 
 
 def test_every_reason_has_a_case() -> None:
-    assert CASES.keys() | {"no-answer"} == REASONS.keys()
+    assert CASES.keys() | {"no-answer", "disagreement"} == REASONS.keys()
 
 
 def test_good_ones_stay_with_their_strength(executors: tuple[Executor, Executor]) -> None:

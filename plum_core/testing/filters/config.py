@@ -11,6 +11,7 @@ REASONS = {
     "no-entry-point": "the reference does not define what the tests call",
     "no-tests": "the answer has no tests",
     "impure": "the reference or a test reads files, input, the clock, the network or unseeded random numbers",
+    "disagreement": "too few of several solutions pass the same tests",
     "few-tests": "too few independent tests are left",
     "reference-fails": "the reference ends with an exception, or in a limit",
     "inconsistent": "the reference does not pass its own tests",

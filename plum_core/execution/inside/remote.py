@@ -2,8 +2,9 @@
 
 A request names a global or an object by number; values travel by copy (see codec), everything else as a handle.
 After a call, arguments that the program changed in place are sent back, so that the tester sees the change, and which
-argument the answer is, so that ``f(x) is x`` holds where it does. A function of the test's that was handed over is called back: ``[nonce, "b", number, args]``, to which the tester answers
-``["return", value]`` or ``["raise", names, message]``; until then it may send further requests.
+argument the answer is, so that ``f(x) is x`` holds where it does. A function of the test's that was handed over is
+called back: ``[nonce, "b", number, args]``, to which the tester answers ``["return", value]`` or
+``["raise", names, message]``; until then it may send further requests.
 """
 
 from __future__ import annotations
@@ -85,8 +86,9 @@ class Session:
 
 
 def serve(fd: int, nonce: str, space: dict[str, Any]) -> None:
-    """Answer requests until the socket closes: ``[nonce, "a", "v", value, changes]``, of a call with the position of the
-    argument that the value is (or -1), or ``[.., "e", names, text]``.
+    """Answer requests until the socket closes: ``[nonce, "a", "v", value, changes]``, or ``[.., "e", names, text]``.
+
+    A call's answer ends with the position of the argument that the value is, or -1.
     """
     with suppress(frames.ChannelClosed):
         Session(fd, nonce, space).serve()

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import tyro
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT))  # a checkout that is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # a checkout that is not installed
 from plum_core.execution.benchmarks.report import machine, save
 from plum_core.records import Instruction, TestSuite, read_jsonl, write_jsonl
 from plum_core.testing.filters import REASONS
 
+ROOT = Path(__file__).resolve().parents[3]
 ANSWERS = Path(__file__).parent / "codegen_answers.jsonl"
 
 
@@ -79,10 +79,10 @@ def main(config: Config) -> int:
             "",
             *lines,
             "",
-            f"{len(kept)} kept ({len(kept) / len(suites):.0%}), {sum(len(s.tests) for s in kept)} tests; of single tests "
-            f"of kept suites {dropped['duplicate']} duplicates and {dropped['vacuous']} vacuous ones were dropped.",
-            f"Mutants of the reference that the kept suites notice: {statistics.mean(strengths):.1%} on average, all of "
-            f"them in {sum(s == 1 for s in strengths)} suites, under half in {sum(s < 0.5 for s in strengths)}.",
+            f"{len(kept)} kept ({len(kept) / len(suites):.0%}), {sum(len(s.tests) for s in kept)} tests. Of single tests "
+            f"in them, {dropped['duplicate']} duplicates and {dropped['vacuous']} vacuous ones were dropped.",
+            f"Mutants that the kept suites notice: {statistics.mean(strengths):.1%} on average, all of them in "
+            f"{sum(s == 1 for s in strengths)} suites, under half in {sum(s < 0.5 for s in strengths)}.",
             "",
         ]
     )

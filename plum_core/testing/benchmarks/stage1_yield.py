@@ -79,8 +79,8 @@ def main(config: Config) -> int:
             "",
             *lines,
             "",
-            f"{len(kept)} kept ({len(kept) / len(suites):.0%}), {sum(len(s.tests) for s in kept)} tests. Of single tests "
-            f"in them, {dropped['duplicate']} duplicates and {dropped['vacuous']} vacuous ones were dropped.",
+            f"{len(kept)} kept ({len(kept) / len(suites):.0%}), {sum(len(s.tests) for s in kept)} tests. Of single "
+            f"tests in them, {dropped['duplicate']} duplicates and {dropped['vacuous']} vacuous ones were dropped.",
             f"Mutants that the kept suites notice: {statistics.mean(strengths):.1%} on average, all of them in "
             f"{sum(s == 1 for s in strengths)} suites, under half in {sum(s < 0.5 for s in strengths)}.",
             "",

@@ -39,6 +39,12 @@ class Cache:
         self.first = self.column = 0  # the window is [first, column)
         self._lay_out(Arrangement([], 1, []))
 
+    @property
+    def allocated_bytes(self) -> int:
+        """Of keys and values, the copies that are laid out for batched products included."""
+        parts = (self.own, self.prompts.kv, self._keys, self._values)
+        return sum({p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in parts}.values())
+
     def admit(self, prompts: Prompts, owners: list[int]) -> None:
         """More rows behind the live ones; ``owners``: the prompt of each."""
         known = sorted(set(self.owners))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from plum_core.sampling.params import SamplingParams
+from plum_core.sampling.penalties import Past, penalise
 from plum_models.attention import soft_cap
 
 BLOCK = 64  # of the two-level draw: block sums first, then inside the one block that was chosen
@@ -87,21 +88,26 @@ def _chosen(weights: Tensor, sums: Tensor, token: Tensor) -> Tensor:
     return weights.flatten(1).gather(-1, token.unsqueeze(-1)).squeeze(-1).log() - sums.sum(-1).log()
 
 
-def draw_(logits: Tensor, seeds: Tensor, positions: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor, Tensor]:
+def draw_(
+    logits: Tensor, seeds: Tensor, positions: Tensor, params: SamplingParams, past: Past | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """One token a row, its log-prob under the untempered and under the sampled distribution; overwrites the logits.
 
-    logits: (R, V) fp32; seeds, positions: (R,) int64. Returns (R,) int64, (R,) fp32, (R,) fp32.
+    logits: (R, V) fp32; seeds, positions: (R,) int64. past: what penalties count, given where ``params`` has any.
+    Returns (R,) int64, (R,) fp32, (R,) fp32.
     """
-    if params.temperature == 1 and not params.top_k and params.top_p == 1 and not params.min_p:
+    plain = params.temperature == 1 and not params.top_k and params.top_p == 1 and not params.min_p
+    if plain and past is None:
         weights, sums = exponentials_(logits)
         token = inverse_cdf(weights, sums, uniform(seeds, positions))
         logprob = _chosen(weights, sums, token)
         return token, logprob, logprob
+    penalised = logits if past is None else penalise(logits, past, params)
     if params.temperature == 0:
-        token = logits.argmax(-1)
+        token = penalised.argmax(-1)
         sampled = torch.zeros(len(token), device=token.device)
     else:
-        kept = exponentials_(keep_top(logits / params.temperature, params))
+        kept = exponentials_(keep_top(penalised / params.temperature, params))
         token = inverse_cdf(*kept, uniform(seeds, positions))
         sampled = _chosen(*kept, token)
     chosen = logits.gather(-1, token.unsqueeze(-1)).squeeze(-1) - logits.amax(-1)
@@ -115,6 +121,7 @@ def draw_tokens(
     positions: Tensor,
     params: SamplingParams,
     softcap: float | None = None,
+    past: Past | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``draw_`` with logits = hidden @ head.T, some rows at a time so that their logits stay in the cache.
 
@@ -124,9 +131,10 @@ def draw_tokens(
     rows = len(hidden)
     if head.numel() * head.element_size() <= SMALL_HEAD_BYTES:
         rows = max(1, CACHED_BYTES // (4 * len(head)))
+    pasts = [None] * len(hidden) if past is None else past.split(rows)
     parts = [
-        draw_(soft_cap(F.linear(h, head), softcap).float(), s, p, params)
-        for h, s, p in zip(hidden.split(rows), seeds.split(rows), positions.split(rows), strict=True)
+        draw_(soft_cap(F.linear(h, head), softcap).float(), s, p, params, before)
+        for h, s, p, before in zip(hidden.split(rows), seeds.split(rows), positions.split(rows), pasts, strict=False)
     ]
     if len(parts) == 1:
         return parts[0]

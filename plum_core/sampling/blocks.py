@@ -95,7 +95,7 @@ class BlockManager:
         return copied
 
     def shrink(self, table: Table, length: int) -> None:
-        """Forget the sequence's tokens from ``length`` on, which ``append`` made room for (none of a published prompt)."""
+        """Forget the sequence's tokens from ``length`` on, all of them after its prompt."""
         assert 0 < length <= table.length, f"a table of {table.length} tokens cannot shrink to {length}"
         keep = -(-length // self.block_size)
         for block in reversed(table.blocks[keep:]):

@@ -1,8 +1,8 @@
 """Keys and values in blocks, and attention over the blocks of rows that share the beginnings of their tables.
 
 What rows share is read once for all of them (the split of Hydragen, Juravsky et al. 2024, with a joint softmax), the
-rest row by row. Blocks are gathered for each layer: a plain way that suits CPUs, where the weights are most of what a
-step reads.
+rest row by row. On a CPU blocks are gathered for each layer: a plain way that suits it, where the weights are most of
+what a step reads. On a GPU a step of one token a row runs ``plum_kernels.decode_attention``.
 
 Letters in shapes: R rows, Q queries a row, N entries of K slots (see ``arrange``), G key/value heads, J query heads a
 key/value head, H = G * J, E head width, S positions in shared blocks, O in own blocks.
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from plum_core.sampling.arrange import arrange
 from plum_core.sampling.blocks import Table
+from plum_kernels.decode_attention import Shared, decode_attention
 from plum_models.attention import soft_cap
 from plum_models.config import DecoderConfig
 
@@ -32,6 +33,7 @@ class Pool:
 
     def __init__(self, config: DecoderConfig, blocks: int, block: int, like: Tensor) -> None:
         self.config, self.block, self.scratch = config, block, blocks
+        self.kernel = "triton" if like.is_cuda else None  # a back end of decode_attention
         shape = (config.num_hidden_layers, 2, config.num_key_value_heads, blocks + 1, block, config.head_dim)
         self.kv = like.new_zeros(shape)
 
@@ -90,7 +92,17 @@ class Pages:
         targets = self._own.gather(1, inside // block) * block + inside % block
         real = torch.arange(positions.shape[1], device=device) < torch.tensor(counts, device=device).unsqueeze(1)
         self._targets = torch.where(real, targets, pool.scratch * block).flatten()
-        self._masks = self._make_masks(starts)
+        self._kernel: str | None = pool.kernel if positions.shape[1] == 1 else None
+        if self._kernel is None:
+            self._masks = self._make_masks(starts)
+        else:
+            members = self._slots.new_full((arranged.size,), -1).index_copy_(0, self._slots, rows)
+            lengths = torch.tensor([len(prompts[p]) * block for p in arranged.prompts], dtype=torch.int32)
+            self._lengths = (inside + 1).flatten().int()
+            self._own_int = self._own.int()
+            self._prompts = Shared(
+                tables=self._entries.int(), lengths=lengths.to(device), members=members.view(-1, self._width).int()
+            )
 
     def _make_masks(self, starts: Tensor) -> tuple[Tensor, Tensor]:
         """(R, Q, S + O) to be added to scores: of whole attention, and of a sliding window."""
@@ -110,6 +122,8 @@ class Pages:
         """The decoder's ``Attend``: q (R, Q, H, E), k and v (R, Q, G, E) to (R, Q, H, E)."""
         self.pool.write(layer, self._targets, k.flatten(0, 1), v.flatten(0, 1))
         config = self.pool.config
+        if self._kernel is not None:
+            return self._attend_kernel(layer, q)
         mask = self._masks[0] if config.window(layer) is None else self._masks[1]
         if q.shape[1] > FEW_QUERIES and config.attention_softcap is None and not self._entries.numel():
             return self._attend_fused(layer, q, mask)
@@ -126,6 +140,22 @@ class Pages:
         out = self._from_slots(self._to_slots(weights[..., :split]) @ self._shared(layer, 1))
         out = out + weights[..., split:] @ self.pool.read(layer, 1, self._own)
         return out.view(groups, rows, queries, -1, width).permute(1, 2, 0, 3, 4).reshape(rows, queries, heads, width)
+
+    def _attend_kernel(self, layer: int, q: Tensor) -> Tensor:
+        keys, values = self.pool.kv[layer]
+        config = self.pool.config
+        out = decode_attention(
+            q.squeeze(1),
+            keys,
+            values,
+            self._own_int,
+            self._lengths,
+            self._prompts,
+            softcap=config.attention_softcap or 0.0,
+            window=config.window(layer) or 0,
+            backend=self._kernel or "auto",
+        )
+        return out.unsqueeze(1)
 
     def _attend_fused(self, layer: int, q: Tensor, mask: Tensor) -> Tensor:
         """Long chunks of rows that share nothing."""

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plum_core.sampling import Request, Sampler, SamplingParams
+from plum_core.sampling.pool import Pool
 from plum_core.training.initial import initial_decoder
 from plum_models import DecoderConfig
 
@@ -159,6 +160,21 @@ def test_tight_memory_preempts_and_shared_beginnings_are_computed_once(decoder, 
     assert ids == expected and loose.preemptions == 0
     assert loose.reused_tokens >= 4 * 12  # of five prompts that begin with 13 tokens
     assert loose.prefilled_tokens + loose.reused_tokens == prompts
+
+
+def test_the_kernel_is_given_what_it_needs(decoder, alone, monkeypatch):
+    """Decode attention by its definition in place of the gathers: what a GPU's kernel is launched with."""
+    plain = Pool.__init__
+
+    def with_kernel(self, *arguments):
+        plain(self, *arguments)
+        self.kernel = "reference"
+
+    monkeypatch.setattr(Pool, "__init__", with_kernel)
+    params = replace(PARAMS, max_new_tokens=8)
+    ids, stats = draw_all(decoder, REQUESTS[3:7], params, max_rows=7, kv_tokens=120, kv_block=4)
+    assert ids == {k: alone[k].token_ids[:8] for k in ids} and len(ids) == 16
+    assert stats.decode_steps > 0
 
 
 def test_a_long_prompt_is_computed_in_chunks_while_others_decode(decoder):

@@ -18,7 +18,7 @@ from plum_core.sampling.plan import Piece, plan
 from plum_core.sampling.prefill import Prompts, prefill
 from plum_core.sampling.rows import Drawn, Rows
 from plum_core.sampling.stats import SamplerStats
-from plum_models.decoder import Decoder
+from plum_core.sampling.weights import Weights
 from plum_models.tokenizer import Tokenizer
 
 
@@ -27,7 +27,7 @@ class ContiguousBatch:
 
     def __init__(
         self,
-        decoder: Decoder,
+        weights: Weights,
         tokenizer: Tokenizer,
         requests: Iterable[Request | None],
         params: SamplingParams,
@@ -36,15 +36,16 @@ class ContiguousBatch:
         max_rows: int,
         cohort_rows: int,
     ) -> None:
-        self.decoder, self.stats = decoder, stats
+        self.weights, self.decoder, self.stats = weights, weights.decoder, stats
+        like = self.decoder.head_weight
         self.waiting, self.exhausted = plan(requests, cohort_rows), False
         self.next: list[Piece] | None = None
         self.prefilled: dict[int, tuple[Prompts, Tensor]] = {}  # by request, while pieces of it wait
         rows = max_rows
         if isinstance(requests, Sequence):
             rows = min(rows, sum(len(r.seeds) for r in requests if r is not None))
-        self.cache = Cache(decoder.config, rows, decoder.head_weight)
-        self.rows = Rows(tokenizer, params, rows, decoder.head_weight.device)
+        self.cache = Cache(self.decoder.config, rows, like)
+        self.rows = Rows(tokenizer, params, rows, like.device)
         self.cancelled: set[str] = set()
 
     @property
@@ -54,9 +55,9 @@ class ContiguousBatch:
     def cancel(self, request_id: str) -> None:
         self.cancelled.add(request_id)
 
-    def update(self, decoder: Decoder, version: int) -> None:
-        """The weights are those of ``decoder`` from the next token on. Live rows keep their keys and values."""
-        self.decoder = decoder
+    def update(self, weights: Weights, version: int) -> None:
+        """The weights are these from the next token on. Live rows keep their keys and values."""
+        self.weights, self.decoder = weights, weights.decoder
         self.prefilled.clear()
         self.rows.update(version)
 
@@ -132,7 +133,7 @@ class ContiguousBatch:
         return self._take(hidden, 0)
 
     def _take(self, hidden: Tensor, first: int) -> list[Completion]:
-        done, finished = self.rows.take(self.decoder, hidden, first)
+        done, finished = self.rows.take(self.weights, hidden, first)
         if finished:
             self.cache.release(*self.rows.release(finished))
         return done

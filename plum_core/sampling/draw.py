@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ BLOCK = 64  # of the two-level draw: block sums first, then inside the one block
 LOG2_E = 1 / math.log(2)
 CACHED_BYTES = 2**20  # logits in work at once where the head's matrix is small enough to be read again
 SMALL_HEAD_BYTES = 2**22
+WIDENED = 4  # times CACHED_BYTES: fewer, and the calls weigh more than the cache saves
 
 
 def _signed(value: int) -> int:
@@ -122,21 +124,29 @@ def draw_tokens(
     params: SamplingParams,
     softcap: float | None = None,
     past: Past | None = None,
+    product: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``draw_`` with logits = hidden @ head.T, some rows at a time so that their logits stay in the cache.
 
-    hidden: (R, D); head: (V, D). softcap: logits z become softcap * tanh(z / softcap). A head
-    that is itself larger than a cache is read once for all rows.
+    hidden: (R, D); head: (V, D). softcap: logits z become softcap * tanh(z / softcap). product: what multiplies by the
+    head where F.linear does not. A head that is itself larger than a cache is read once for all rows.
     """
-    rows = len(hidden)
-    if head.numel() * head.element_size() <= SMALL_HEAD_BYTES:
-        rows = max(1, CACHED_BYTES // (4 * len(head)))
-    pasts = [None] * len(hidden) if past is None else past.split(rows)
-    parts = [
-        draw_(soft_cap(F.linear(h, head), softcap).float(), s, p, params, before)
-        for h, s, p, before in zip(hidden.split(rows), seeds.split(rows), positions.split(rows), pasts, strict=False)
-    ]
+    small = head.numel() * head.element_size() <= SMALL_HEAD_BYTES
+    cached = max(1, CACHED_BYTES // (4 * len(head)))
+    parts = []
+    for rows in _slices(len(hidden), cached if small else len(hidden)):
+        logits = F.linear(hidden[rows], head) if product is None else product(hidden[rows])
+        # logits of two bytes are widened for the draw: few at a time, where all of them would pass through memory
+        drawn = _slices(len(logits), len(logits) if small or logits.dtype == torch.float32 else WIDENED * cached)
+        for some in drawn:
+            at = slice(rows.start + some.start, rows.start + some.stop)
+            before = None if past is None else Past(past.prompt[at], past.drawn[at])
+            parts.append(draw_(soft_cap(logits[some], softcap).float(), seeds[at], positions[at], params, before))
     if len(parts) == 1:
         return parts[0]
     tokens, logprobs, sampled = zip(*parts, strict=True)
     return torch.cat(tokens), torch.cat(logprobs), torch.cat(sampled)
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(first, min(first + size, count)) for first in range(0, count, max(1, size))]

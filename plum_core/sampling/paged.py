@@ -14,7 +14,7 @@ from plum_core.sampling.rows import Drawn, Rows
 from plum_core.sampling.schedule import Scheduler
 from plum_core.sampling.speculate import foretell
 from plum_core.sampling.stats import SamplerStats
-from plum_models.decoder import Decoder
+from plum_core.sampling.weights import Weights
 from plum_models.tokenizer import Tokenizer
 
 
@@ -23,7 +23,7 @@ class PagedBatch:
 
     def __init__(
         self,
-        decoder: Decoder,
+        weights: Weights,
         tokenizer: Tokenizer,
         requests: Iterable[Request | None],
         params: SamplingParams,
@@ -35,10 +35,10 @@ class PagedBatch:
         step_tokens: int,
         ahead: int,
     ) -> None:
-        self.decoder: Decoder | None = decoder
+        self._weights: Weights | None = weights
         self.params, self.stats, self.step_tokens, self.ahead = params, stats, step_tokens, ahead
-        self.device, self.like = decoder.head_weight.device, decoder.head_weight
-        self.config = decoder.config
+        self.like, self.config = weights.decoder.head_weight, weights.decoder.config
+        self.device = self.like.device
         self.scheduler = Scheduler(BlockManager(blocks, block), max_rows, requests)
         self.rows = Rows(tokenizer, params, max_rows, self.device, ahead)
         self.pool: Pool | None = Pool(self.config, blocks, block, self.like)
@@ -51,9 +51,9 @@ class PagedBatch:
     def cancel(self, request_id: str) -> None:
         self.cancelled.add(request_id)
 
-    def update(self, decoder: Decoder, version: int) -> None:
-        """The weights are those of ``decoder`` from the next token on. Live rows keep their keys and values."""
-        self.decoder = decoder
+    def update(self, weights: Weights, version: int) -> None:
+        """The weights are these from the next token on. Live rows keep their keys and values."""
+        self._weights = weights
         self.scheduler.manager.forget()
         for job in (*self.scheduler.filling, *self.scheduler.ready):
             self.scheduler.put_back(job)
@@ -65,7 +65,7 @@ class PagedBatch:
         for job in (*self.scheduler.filling, *self.scheduler.ready):
             self.scheduler.put_back(job)
         self.scheduler.manager.forget()
-        self.decoder = self.pool = None
+        self._weights = self.pool = None
 
     def advance(self) -> list[Completion]:
         """Let in and compute what fits, then draw one token for every live row; the samples that this finished."""
@@ -129,7 +129,7 @@ class PagedBatch:
         assert self.pool is not None  # awake
         positions = positions.to(self.device)
         pages = Pages(self.pool, tables, shared, positions, counts)
-        return self.decoder_now(ids.to(self.device), positions, pages.attend)
+        return self.weights.decoder(ids.to(self.device), positions, pages.attend)
 
     def _start(self) -> list[Completion]:
         started = self.scheduler.start()
@@ -183,7 +183,7 @@ class PagedBatch:
     def _take_foretold(self, hidden: Tensor, foretold: Tensor) -> list[Completion]:
         """As ``_take``; blocks that were taken for proposals which did not hold are given back."""
         before = int(self.rows.state[2].sum())
-        done, finished = self.rows.take(self.decoder_now, hidden, 0, foretold)
+        done, finished = self.rows.take(self.weights, hidden, 0, foretold)
         drawn = int(self.rows.state[2].sum()) - before
         self.stats.proposed_tokens += int((foretold >= 0).sum())
         self.stats.accepted_tokens += drawn - len(self.rows)
@@ -194,15 +194,15 @@ class PagedBatch:
         return done
 
     def _take(self, hidden: Tensor, first: int) -> list[Completion]:
-        done, finished = self.rows.take(self.decoder_now, hidden, first)
+        done, finished = self.rows.take(self.weights, hidden, first)
         if finished:
             self.scheduler.release(*self.rows.release(finished))
         return done
 
     @property
-    def decoder_now(self) -> Decoder:
-        assert self.decoder is not None, "asleep"
-        return self.decoder
+    def weights(self) -> Weights:
+        assert self._weights is not None, "asleep"
+        return self._weights
 
     def _count_blocks(self) -> None:
         assert self.pool is not None  # awake

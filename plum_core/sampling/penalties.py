@@ -25,10 +25,6 @@ class Past:
     prompt: Tensor
     drawn: Tensor
 
-    def split(self, rows: int) -> list[Past]:
-        pairs = zip(self.prompt.split(rows), self.drawn.split(rows), strict=True)
-        return [Past(prompt, drawn) for prompt, drawn in pairs]
-
 
 class History:
     """The prompts' ids by place, kept only where a repetition penalty asks for them."""

@@ -12,7 +12,7 @@ from plum_core.sampling.draw import draw_tokens
 from plum_core.sampling.params import Completion, Request, SamplingParams
 from plum_core.sampling.penalties import History
 from plum_core.sampling.stops import first_stop
-from plum_models.decoder import Decoder
+from plum_core.sampling.weights import Weights
 from plum_models.tokenizer import Tokenizer
 
 Marks = list[tuple[int, int]]  # (tokens drawn, version): from that many tokens on, the weights are of that version
@@ -107,7 +107,7 @@ class Rows:
             self.mark(self.owners[place], drawn)
 
     def take(
-        self, decoder: Decoder, hidden: Tensor, first: int, proposed: Tensor | None = None
+        self, weights: Weights, hidden: Tensor, first: int, proposed: Tensor | None = None
     ) -> tuple[list[Completion], list[int]]:
         """Draw for the rows from ``first`` on: what is finished, and which rows those are.
 
@@ -116,17 +116,17 @@ class Rows:
         """
         state = self.state[:, first:]
         _, _, drawn, seeds, places = state
-        head, cap, params = decoder.head_weight, decoder.config.logit_softcap, self.params
+        head, cap, params = weights.decoder.head_weight, weights.decoder.config.logit_softcap, self.params
         past = None if self.history is None else self.history.of(places, drawn, self.ids)
         if proposed is None:
-            token, *logprobs = draw_tokens(hidden[:, 0], head, seeds, drawn, params, cap, past)
+            token, *logprobs = draw_tokens(hidden[:, 0], head, seeds, drawn, params, cap, past, weights.product)
             self.ids[places, drawn] = token
             for kind, logprob in enumerate(logprobs):
                 self.logprobs[kind, places, drawn] = logprob
             state[0] = token
             state[1:3] += 1
         else:
-            self._take_several(state, hidden, proposed, head, cap)
+            self._take_several(state, hidden, proposed, weights)
             token = state[0]
         ended = torch.isin(token, self.ends)
         if params.stop:
@@ -138,12 +138,18 @@ class Rows:
             return [], []
         return self._completions(places[which], ended[which], drawn[which]), (which + first).tolist()
 
-    def _take_several(self, state: Tensor, hidden: Tensor, proposed: Tensor, head: Tensor, cap: float | None) -> None:
+    def _take_several(self, state: Tensor, hidden: Tensor, proposed: Tensor, weights: Weights) -> None:
         _, _, drawn, seeds, places = state
         rows, width, _ = hidden.shape
         columns = drawn.unsqueeze(1) + torch.arange(width, device=drawn.device)
         token, *logprobs = draw_tokens(
-            hidden.flatten(0, 1), head, seeds.repeat_interleave(width), columns.flatten(), self.params, cap
+            hidden.flatten(0, 1),
+            weights.decoder.head_weight,
+            seeds.repeat_interleave(width),
+            columns.flatten(),
+            self.params,
+            weights.decoder.config.logit_softcap,
+            product=weights.product,
         )
         token = token.view(rows, width)
         self.ids[places.unsqueeze(1), columns] = token

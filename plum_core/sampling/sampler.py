@@ -15,7 +15,8 @@ from plum_core.sampling.contiguous import ContiguousBatch
 from plum_core.sampling.paged import PagedBatch
 from plum_core.sampling.params import Completion, Request, SamplingParams
 from plum_core.sampling.stats import SamplerStats
-from plum_models.decoder import Decoder, for_inference
+from plum_core.sampling.weights import Weights, can_pack, weights_of
+from plum_models.decoder import Decoder
 from plum_models.tokenizer import Tokenizer
 
 Batch = ContiguousBatch | PagedBatch
@@ -37,6 +38,7 @@ class Sampler:
     Default: what max_rows need and 512.
     speculate: with a budget, how many tokens at most are foretold by copying from the prompt and the sample itself
     where the last ``MATCH`` tokens (``speculate.py``) stood there before. What is drawn stays the same.
+    packed: on a CPU, matrices laid out for products of few rows (``weights.py``): faster, for a second copy of some.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Sampler:
         kv_block: int = 8,
         step_tokens: int | None = None,
         speculate: int = 0,
+        packed: bool = False,
     ) -> None:
         cohort_rows = min(max_rows, max(16, max_rows // 8)) if cohort_rows is None else cohort_rows
         if not 1 <= cohort_rows <= max_rows:
@@ -63,7 +66,11 @@ class Sampler:
         rows = max_rows * (1 + speculate)
         if step_tokens is not None and step_tokens <= rows:
             raise ValueError(f"step_tokens must be more than max_rows x (1 + speculate) = {rows}, got {step_tokens}")
-        self.decoder, self.tokenizer = decoder, tokenizer
+        if packed and not can_pack(decoder.head_weight):
+            raise ValueError(
+                f"packed needs a CPU and torch with oneDNN, the decoder is on {decoder.head_weight.device}"
+            )
+        self.decoder, self.tokenizer, self.packed = decoder, tokenizer, packed
         self.max_rows, self.cohort_rows = max_rows, cohort_rows
         self.kv_tokens, self.kv_block, self.speculate = kv_tokens, kv_block, speculate
         self.step_tokens = rows + 512 if step_tokens is None else step_tokens
@@ -113,9 +120,9 @@ class Sampler:
         """
         self.version += 1
         if self._batches and not self.asleep:
-            twin = for_inference(self.decoder)
+            weights = self._weights()
             for batch in self._batches:
-                batch.update(twin, self.version)
+                batch.update(weights, self.version)
         return self.version
 
     def sleep(self) -> None:
@@ -132,9 +139,12 @@ class Sampler:
         """Go on with the decoder's weights as they are now. Call ``update_weights`` too where they changed."""
         self.asleep = False
         if self._batches:
-            twin = for_inference(self.decoder)
+            weights = self._weights()
             for batch in self._batches:
-                batch.update(twin, self.version)
+                batch.update(weights, self.version)
+
+    def _weights(self) -> Weights:
+        return weights_of(self.decoder, self.max_rows if self.packed else 0)
 
     def _awake(self) -> None:
         if self.asleep:
@@ -162,12 +172,11 @@ class Sampler:
             self._batches.discard(batch)
 
     def _batch(self, requests: Iterable[Request | None], params: SamplingParams) -> Batch:
-        decoder = for_inference(self.decoder)
         if not isinstance(requests, Sequence):
             requests = self._checked(requests, params)
         if self.kv_tokens is None:
             return ContiguousBatch(
-                decoder,
+                self._weights(),
                 self.tokenizer,
                 requests,
                 params,
@@ -176,7 +185,7 @@ class Sampler:
                 cohort_rows=self.cohort_rows,
             )
         return PagedBatch(
-            decoder,
+            self._weights(),
             self.tokenizer,
             requests,
             params,

@@ -38,7 +38,7 @@ from plum_models.families import to_json
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = 8  # of each prompt
-ENGINES = ("plum", "plum, kv budget", "transformers generate")
+ENGINES = ("plum", "plum, packed", "plum, kv budget", "plum, kv budget, packed", "transformers generate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +110,17 @@ def make_requests(prompts: int, length: int, vocabulary: int) -> list[Request]:
     ]
 
 
-def ours(decoder: Decoder, requests: list[Request], new: int, budget: bool) -> Callable[[], int]:
+def ours(decoder: Decoder, requests: list[Request], new: int, name: str) -> Callable[[], int]:
     rows = len(requests) * SAMPLES
     longest = len(requests[0].token_ids)
     tokens = len(requests) * longest + rows * (new + 16)
-    sampler = Sampler(decoder, Endless(), max_rows=rows, kv_tokens=tokens if budget else None)  # type: ignore[arg-type]
+    sampler = Sampler(
+        decoder,
+        Endless(),  # type: ignore[arg-type]
+        max_rows=rows,
+        kv_tokens=tokens if "budget" in name else None,
+        packed="packed" in name,
+    )
     params = SamplingParams(max_new_tokens=new)
     return lambda: sum(len(c.token_ids) for c in sampler.sample(requests, params))
 
@@ -154,8 +160,7 @@ def measure(shape: str, dtype: str, config: Config) -> list[dict[str, object]]:
         torch.set_num_threads(max(config.threads))
         check(decoder, model, [Request(id=r.id, token_ids=r.token_ids, seeds=r.seeds[:1]) for r in requests])
     works = (
-        ours(decoder, requests, config.new_tokens, budget=False),
-        ours(decoder, requests, config.new_tokens, budget=True),
+        *(ours(decoder, requests, config.new_tokens, name) for name in ENGINES[:-1]),
         generate(model, requests, config.new_tokens),
     )
     rows = []

@@ -119,8 +119,14 @@ class Attention(nn.Module):
         self, x: Tensor, q_tables: tuple[Tensor, Tensor], k_tables: tuple[Tensor, Tensor], layer: int, attend: Attend
     ) -> Tensor:
         """(B, S, D) to (B, S, D). Tables: cos and signed sin of ``rope.rotary_tables``, those of q times its scale."""
-        q, k, v = self.project(x)
-        return self.o_proj(attend(layer, rotate(q, *q_tables), rotate(k, *k_tables), v).flatten(-2))
+        if self.joined is not None and self.q_norm is None and q_tables[0] is k_tables[0]:  # one rotation for both
+            heads = self.joined(x).unflatten(-1, (-1, self.head_dim))
+            turned, v = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=-2)
+            q, k = rotate(turned, *q_tables).split((self.heads, self.kv_heads), dim=-2)
+        else:
+            q, k, v = self.project(x)
+            q, k = rotate(q, *q_tables), rotate(k, *k_tables)
+        return self.o_proj(attend(layer, q, k, v).flatten(-2))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plum_models.attention import JoinedLinear
 from plum_models.decoder import Decoder, Layer, for_inference
+from plum_models.norms import RMSNorm
 
 
 class Packed(nn.Module):
@@ -28,6 +30,18 @@ class Packed(nn.Module):
         """(..., inputs) to (..., outputs)."""
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return out
+
+
+class OneCallNorm(nn.Module):
+    """``plum_models.norms.RMSNorm`` of fp32 by torch's own."""
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = weight, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +59,7 @@ def can_pack(like: Tensor) -> bool:
 def weights_of(decoder: Decoder, packed_rows: int = 0) -> Weights:
     """The decoder's weights as they are now. packed_rows: 0, or how many rows a product has at most."""
     twin = for_inference(decoder)
+    _call_norms_at_once(twin)
     if not packed_rows:
         return Weights(twin)
     for layer in twin.layers:
@@ -58,3 +73,11 @@ def weights_of(decoder: Decoder, packed_rows: int = 0) -> Weights:
                 if type(linear) is nn.Linear:  # an adapter's linear computes more than its matrix
                     setattr(module, name, Packed(linear.weight, linear.bias, packed_rows))
     return Weights(twin, Packed(twin.head_weight, None, packed_rows))
+
+
+def _call_norms_at_once(twin: nn.Module) -> None:
+    """In fp32 torch's rms_norm is RMSNorm to the bit, in one call for six; in other dtypes it rounds elsewhere."""
+    for module in list(twin.modules()):
+        for name, norm in module.named_children():
+            if type(norm) is RMSNorm and norm.weight.dtype == torch.float32:
+                setattr(module, name, OneCallNorm(norm.weight, norm.eps))

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from plum_core.sampling import Request, Sampler, SamplingParams
-from plum_core.sampling.weights import Packed, can_pack, weights_of
+from plum_core.sampling.weights import OneCallNorm, Packed, can_pack, weights_of
 from plum_models import load_decoder
+from plum_models.norms import RMSNorm
 from tests.models.conftest import reference_model
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
@@ -53,3 +54,19 @@ def test_packed_is_the_same_function(tmp_path, layout):
 def test_where_it_cannot_be_is_refused():
     like = torch.zeros(1, device="meta")
     assert not can_pack(like) and can_pack(torch.zeros(1))
+
+
+def test_norms_in_one_call_are_the_same_bits_and_the_decoders_stay(tmp_path):
+    reference_model("qwen3").save_pretrained(tmp_path)
+    decoder = load_decoder(tmp_path)
+    twin = weights_of(decoder).decoder
+    for ours, theirs in zip(decoder.layers, twin.layers, strict=True):
+        for rows in (1, 3, 64):
+            x = torch.randn(rows, 5, 48, generator=torch.Generator().manual_seed(rows))
+            with torch.no_grad():
+                assert torch.equal(theirs.input_layernorm(x), ours.input_layernorm(x))
+                x = x[..., :16].unflatten(1, (5, 1))
+                assert torch.equal(theirs.self_attn.k_norm(x), ours.self_attn.k_norm(x))
+        assert type(theirs.input_layernorm) is OneCallNorm and type(ours.input_layernorm) is RMSNorm
+    half = weights_of(decoder.bfloat16()).decoder
+    assert not any(isinstance(m, OneCallNorm) for m in half.modules())

@@ -25,6 +25,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
+from plum_kernels.decode_attention.triton_kernels import attend_part, merge_parts
 from plum_kernels.logprob.triton_backend import TILES, Tile
 from plum_kernels.logprob.triton_kernels import tile_gradient, tile_statistics
 from plum_kernels.preference.triton_backend import constants
@@ -46,6 +47,8 @@ POINTERS = {
     "y_ptr": "*i64",
     "g_ptr": "*bf16",
     "cu_ptr": "*i64",
+    **dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), "*bf16"),
+    **dict.fromkeys(("table_ptr", "length_ptr", "base_ptr", "member_ptr", "position_ptr"), "*i32"),
 }  # others fp32
 BYTES = ("scored_ptr", "desirable_ptr")
 FLOATS = ("inner", "outer", "scale")
@@ -53,9 +56,13 @@ PLAIN = {"HAS_BIAS": False, "SOFTCAP": False, "ENTROPY": False, "DESCRIPTORS": T
 LOSS = {"HAS_REF": True, "HAS_MASK": True, "BLOCK": 1024}
 PAIRS = LOSS | constants("dpo", {"beta": 0.1, "label_smoothing": 0.1})
 SINGLE = LOSS | constants("kto", {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0})
+HEADS = {"J": 7, "E": 128, "E_PAD": 128, "P": 16, "ROWS": 16, "COLS": 32, "SPLIT": 512}
+ATTEND = HEADS | {"CAP": 30.0, "WINDOW": 4096, "WIDEN": False}
 KERNELS = {tile_statistics: PLAIN, tile_gradient: PLAIN, pair_loss: PAIRS, sequence_loss: SINGLE}
+KERNELS |= {attend_part: ATTEND, merge_parts: HEADS}
 SMALL = Tile(BM=1, BV=1024, BK=1, warps=4, stages=1)  # of kernels that are not tiled by target
 ALIGNED = ("x_ptr", "w_ptr", "g_ptr", "m_ptr", "s_ptr", "t_ptr", "y_ptr", "N", "D", "stride")  # multiples of 16
+ALIGNED += ("q_ptr", "k_ptr", "v_ptr", "row_stride", "head_stride", "group_stride", "block_stride", "token_stride")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,12 @@ class Cache:
         self.first = self.column = 0  # the window is [first, column)
         self._lay_out(Arrangement([], 1, []))
 
+    @property
+    def allocated_bytes(self) -> int:
+        """Of keys and values, the copies that are laid out for batched products included."""
+        parts = (self.own, self.prompts.kv, self._keys, self._values)
+        return sum({p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in parts}.values())
+
     def admit(self, prompts: Prompts, owners: list[int]) -> None:
         """More rows behind the live ones; ``owners``: the prompt of each."""
         known = sorted(set(self.owners))
@@ -67,6 +73,7 @@ class Cache:
                 self._lay_out(after)
                 return
         self._fill_slots()
+        self._aligned = False
 
     def _lay_out(self, to: Arrangement) -> None:
         device = self.births.device
@@ -79,6 +86,7 @@ class Cache:
         self._slots = torch.tensor(to.slots, dtype=torch.int64, device=device)
         self._lengths = self.prompts.lengths[torch.tensor(self.owners, dtype=torch.int64, device=device)]
         self._fill_slots()
+        self._aligned = to.slots == list(range(to.size))  # rows are slots: nothing to gather
 
     def _fill_slots(self) -> None:
         """The row of each slot; an idle slot computes on row 0's numbers, and nobody reads it."""
@@ -143,11 +151,13 @@ class Cache:
     def _to_slots(self, x: Tensor) -> Tensor:
         """(R, H, X) to (N * G, K * J, X)."""
         n, k, g = len(self._arranged.prompts), self._arranged.width, self.own.shape[3]
-        x = x.index_select(0, self._rows).view(n, k, g, -1, x.shape[-1])
+        x = x if self._aligned else x.index_select(0, self._rows)
+        x = x.view(n, k, g, -1, x.shape[-1])
         return x.transpose(1, 2).reshape(n * g, -1, x.shape[-1])
 
     def _to_rows(self, x: Tensor) -> Tensor:
         """(N * G, K * J, X) to (R, H, X)."""
         n, k, g = len(self._arranged.prompts), self._arranged.width, self.own.shape[3]
         x = x.view(n, g, k, -1, x.shape[-1]).transpose(1, 2)
-        return x.reshape(n * k, -1, x.shape[-1]).index_select(0, self._slots)
+        x = x.reshape(n * k, -1, x.shape[-1])
+        return x if self._aligned else x.index_select(0, self._slots)

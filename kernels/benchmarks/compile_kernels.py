@@ -25,6 +25,8 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
+from plum_kernels.head.triton_backend import FINISH_ROWS
+from plum_kernels.head.triton_kernels import kept_dw, kept_dx, tile_exponentials, tile_finish
 from plum_kernels.logprob.triton_backend import TILES, Tile
 from plum_kernels.logprob.triton_kernels import tile_gradient, tile_statistics
 from plum_kernels.preference.triton_backend import constants
@@ -46,16 +48,47 @@ POINTERS = {
     "y_ptr": "*i64",
     "g_ptr": "*bf16",
     "cu_ptr": "*i64",
+    "e_ptr": "*bf16",
+    "da_ptr": "*bf16",
+    "dx_ptr": "*bf16",
+    "tiles_ptr": "*i32",
+    "blocks_ptr": "*i32",
+    "counts_ptr": "*i32",
 }  # others fp32
-BYTES = ("scored_ptr", "desirable_ptr")
+BYTES = ("scored_ptr", "desirable_ptr", "active_ptr")
 FLOATS = ("inner", "outer", "scale")
 PLAIN = {"HAS_BIAS": False, "SOFTCAP": False, "ENTROPY": False, "DESCRIPTORS": True, "WIDEN": False, "GROUP": 8}
 LOSS = {"HAS_REF": True, "HAS_MASK": True, "HAS_WEIGHTS": True, "HAS_ALIGNMENT": True, "BLOCK": 1024}
 PAIRS = LOSS | constants("dpo", {"beta": 0.1, "label_smoothing": 0.1})
 SINGLE = LOSS | constants("kto", {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0})
-KERNELS = {tile_statistics: PLAIN, tile_gradient: PLAIN, pair_loss: PAIRS, sequence_loss: SINGLE}
+PRODUCTS = {"WIDEN": False, "BD": 128, "BN": 128, "BK": 32}
+KERNELS = {
+    tile_statistics: PLAIN,
+    tile_gradient: PLAIN,
+    tile_exponentials: PLAIN,
+    tile_finish: {"SUB": FINISH_ROWS},
+    kept_dx: PRODUCTS,
+    kept_dw: PRODUCTS,
+    pair_loss: PAIRS,
+    sequence_loss: SINGLE,
+}
 SMALL = Tile(BM=1, BV=1024, BK=1, warps=4, stages=1)  # of kernels that are not tiled by target
-ALIGNED = ("x_ptr", "w_ptr", "g_ptr", "m_ptr", "s_ptr", "t_ptr", "y_ptr", "N", "D", "stride")  # multiples of 16
+ALIGNED = (
+    "x_ptr",
+    "w_ptr",
+    "g_ptr",
+    "m_ptr",
+    "s_ptr",
+    "t_ptr",
+    "y_ptr",
+    "N",
+    "D",
+    "stride",
+    "e_ptr",
+    "da_ptr",
+    "dx_ptr",
+    "dw_ptr",
+)  # multiples of 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +106,7 @@ def tile_of(kernel: Any, target: str) -> Tile:
 def source(kernel: Any, target: str) -> ASTSource:
     """The kernel with bf16 operands and its target's tile."""
     tile = tile_of(kernel, target)
-    fixed = {**KERNELS[kernel], "BM": tile.BM, "BV": tile.BV, "BK": tile.BK}
+    fixed = {"BM": tile.BM, "BV": tile.BV, "BK": tile.BK, **KERNELS[kernel]}
     signature = {}
     for name in kernel.arg_names:
         if name in fixed:

@@ -9,7 +9,8 @@ import torch
 
 from plum_core.objectives import OBJECTIVES
 from plum_kernels import preference_loss
-from plum_kernels.preference.formulas import SPECS
+from plum_kernels.preference.formulas import SPECS, Given
+from plum_kernels.preference.reference import sequence_of, token_slopes
 
 OPTIONS = {
     "ipo": [{}, {"sums": 1.0}],
@@ -207,3 +208,19 @@ def test_sums_in_fp32_stay_within_rounding_of_the_truth():
     got = preference_loss(logps, cu, objective="cpo").metrics["logps/chosen"]
     truth = logps[:3000].double().sum()
     assert (got.double() - truth).abs() <= 3000 * 2**-24 * truth.abs()
+
+
+@pytest.mark.parametrize("scored", [False, True])
+@pytest.mark.parametrize(("name", "options"), [case for case in CASES if not case[0].startswith("aot")], ids=str)
+def test_slopes_written_out_are_autograds(name, options, scored):
+    for scale in (1.0, 2.0**-10, 64.0):
+        want = outcome(name, torch.float64, scored, options, scale=scale)["gradient"]
+        logps, cu, ref, call = arguments(name, torch.float64, scored, scale=scale)
+        point = call.get("kl", call.get("shift"))
+        given = Given(ref, call["scored"], call.get("weights"), call.get("desirable"), point, call.get("alignment"))
+        got = token_slopes(logps, cu, given, name, SPECS[name].options | options)
+        losses = len(cu) - 1 if SPECS[name].single else len(cu) // 2
+        upstream = torch.cat((torch.linspace(0.5, 1.5, losses, dtype=logps.dtype), logps.new_zeros(2)))
+        owner = sequence_of(len(logps), cu)
+        owner = owner if SPECS[name].single else owner // 2
+        torch.testing.assert_close(got * upstream[owner], want, rtol=1e-9, atol=1e-12)

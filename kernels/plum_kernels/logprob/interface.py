@@ -24,7 +24,7 @@ class LinearLogprob(NamedTuple):
     entropy: Tensor | None  # -sum p log p, nats; None where it was not asked for
 
 
-def _check(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> None:
+def check_inputs(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> None:
     if weight.dim() != 2 or hidden.dim() < 1 or hidden.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"hidden (..., D) and weight (V, D) must share D, got {tuple(hidden.shape)} and {tuple(weight.shape)}"
@@ -44,7 +44,7 @@ def _check(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None)
         raise ValueError(f"all tensors must be on one device, got {sorted(map(str, devices))}")
 
 
-def _autocast(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def autocast(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Both in autocast's dtype where it is on, as a linear layer casts them; fp64 stays as it is."""
     kind = hidden.device.type
     if not torch.amp.autocast_mode.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
@@ -54,7 +54,7 @@ def _autocast(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return hidden.to(dtype) if hidden.dtype in casts else hidden, weight.to(dtype) if weight.dtype in casts else weight
 
 
-def _check_options(temperature: float, logit_scale: float, softcap: float | None, backend: str) -> None:
+def check_options(temperature: float, logit_scale: float, softcap: float | None, backend: str) -> None:
     for name, value in (("temperature", temperature), ("logit_scale", logit_scale)):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be finite and > 0, got {value}")
@@ -140,9 +140,9 @@ def linear_logprob(
     Raises ValueError for shapes, dtypes, devices or options that do not fit, and for a target outside the
     vocabulary.
     """
-    hidden, weight = _autocast(hidden, weight)
-    _check(hidden, weight, targets, bias)
-    _check_options(temperature, logit_scale, softcap, backend)
+    hidden, weight = autocast(hidden, weight)
+    check_inputs(hidden, weight, targets, bias)
+    check_options(temperature, logit_scale, softcap, backend)
     transform = Transform(temperature=temperature, logit_scale=logit_scale, softcap=softcap)
     flat = hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1), bias, ignore_index, transform, entropy
     if backend == "reference":

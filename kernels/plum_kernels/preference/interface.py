@@ -25,7 +25,7 @@ class PreferenceLoss(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-def _options(objective: str, given: Options) -> Options:
+def fill_options(objective: str, given: Options) -> Options:
     """The objective's options with its defaults; ValueError for others and for values outside their range."""
     if objective not in SPECS:
         raise ValueError(f"unknown objective {objective!r}, known: {', '.join(sorted(SPECS))}")
@@ -91,7 +91,7 @@ def _check_needs(objective: str, sequences: int, needs: dict[str, Tensor | None]
         raise ValueError(f"desirable must be bool, got {verdicts.dtype}")
 
 
-def _check(objective: str, logps: Tensor, cu_seqlens: Tensor, tensors: dict[str, Tensor | None]) -> None:
+def check_preference(objective: str, logps: Tensor, cu_seqlens: Tensor, tensors: dict[str, Tensor | None]) -> None:
     spec = SPECS[objective]
     _check_tokens(logps, cu_seqlens, {name: tensors[name] for name in ("ref_logps", "scored", "weights")})
     if spec.reference != (tensors["ref_logps"] is not None):
@@ -134,9 +134,9 @@ def preference_loss(
 
     Raises ValueError for shapes, dtypes, devices and options that do not fit.
     """
-    filled = _options(objective, options)
+    filled = fill_options(objective, options)
     beside = {"ref_logps": ref_logps, "scored": scored, "weights": weights, "desirable": desirable}
-    _check(objective, logps, cu_seqlens, {**beside, "kl": kl, "shift": shift, "alignment": alignment})
+    check_preference(objective, logps, cu_seqlens, {**beside, "kl": kl, "shift": shift, "alignment": alignment})
     if backend not in ("auto", *PREFERENCE_BACKENDS):
         raise ValueError(f"backend must be one of auto, {', '.join(PREFERENCE_BACKENDS)}, got {backend!r}")
     compute = reference_preference_loss
@@ -146,10 +146,10 @@ def preference_loss(
     fixed = (ref_logps, scored, weights, desirable, point, alignment)
     given = Given(*(None if tensor is None else tensor.detach() for tensor in fixed))
     losses, (rewards, shown) = compute(logps, cu_seqlens, given, objective, filled)
-    return PreferenceLoss(losses, _metrics(objective, rewards, shown, given, filled["beta"]))
+    return PreferenceLoss(losses, metrics_of(objective, rewards, shown, given, filled["beta"]))
 
 
-def _metrics(objective: str, rewards: Tensor, shown: Tensor, given: Given, beta: float) -> dict[str, Tensor]:
+def metrics_of(objective: str, rewards: Tensor, shown: Tensor, given: Given, beta: float) -> dict[str, Tensor]:
     if SPECS[objective].single:
         metrics = {"rewards": rewards, "logps": shown}
         if given.point is not None:

@@ -25,6 +25,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
+from plum_kernels.decoder import triton_kernels as decoder
 from plum_kernels.head.triton_backend import FINISH_ROWS
 from plum_kernels.head.triton_kernels import kept_dw, kept_dx, tile_exponentials, tile_finish
 from plum_kernels.logprob.triton_backend import TILES, Tile
@@ -56,7 +57,7 @@ POINTERS = {
     "counts_ptr": "*i32",
 }  # others fp32
 BYTES = ("scored_ptr", "desirable_ptr", "active_ptr")
-FLOATS = ("inner", "outer", "scale")
+FLOATS = ("inner", "outer", "scale", "eps")
 PLAIN = {"HAS_BIAS": False, "SOFTCAP": False, "ENTROPY": False, "DESCRIPTORS": True, "WIDEN": False, "GROUP": 8}
 LOSS = {"HAS_REF": True, "HAS_MASK": True, "HAS_WEIGHTS": True, "HAS_ALIGNMENT": True, "BLOCK": 1024}
 PAIRS = LOSS | constants("dpo", {"beta": 0.1, "label_smoothing": 0.1})
@@ -71,7 +72,15 @@ KERNELS = {
     kept_dw: PRODUCTS,
     pair_loss: PAIRS,
     sequence_loss: SINGLE,
+    decoder.swiglu_forward: {},
+    decoder.swiglu_backward: {},
+    decoder.add_norm_forward: {"BLOCK": 4096},
+    decoder.add_norm_backward: {"BLOCK": 4096},
+    decoder.norm_rotate_forward: {"BLOCK": 128, "NORM": True},
+    decoder.norm_rotate_backward: {"BLOCK": 128, "NORM": True},
 }
+OF_BF16 = tuple(k for k in KERNELS if k.__module__ == decoder.__name__)  # tensors in the model's dtype, tables in fp32
+WIDE = ("inverse_ptr", "dw_ptr", "cos_ptr", "sin_ptr")
 SMALL = Tile(BM=1, BV=1024, BK=1, warps=4, stages=1)  # of kernels that are not tiled by target
 ALIGNED = (
     "x_ptr",
@@ -106,13 +115,15 @@ def tile_of(kernel: Any, target: str) -> Tile:
 def source(kernel: Any, target: str) -> ASTSource:
     """The kernel with bf16 operands and its target's tile."""
     tile = tile_of(kernel, target)
-    fixed = {"BM": tile.BM, "BV": tile.BV, "BK": tile.BK, **KERNELS[kernel]}
+    fixed = {"BM": tile.BM, "BV": tile.BV, "BK": tile.BK, "BLOCK": 1024, **KERNELS[kernel]}
     signature = {}
     for name in kernel.arg_names:
         if name in fixed:
             signature[name] = "constexpr"
         elif name.endswith("_ptr"):
             signature[name] = POINTERS.get(name, "*u8" if name in BYTES else "*fp32")
+            if kernel in OF_BF16 and name not in WIDE:
+                signature[name] = "*bf16"
         else:
             signature[name] = "fp32" if name in FLOATS else "i32"
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if name in ALIGNED}
@@ -143,11 +154,12 @@ def compile_kernel(kernel: Any, target: str) -> dict[str, object]:
     options = {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
     compiled = triton.compile(source(kernel, target), target=TARGETS[target], options=options)
     amd = TARGETS[target].backend == "hip"
+    shape = f"{tile.BM}x{tile.BV}x{tile.BK}" if tile is not SMALL else str(KERNELS[kernel].get("BLOCK", SMALL.BV))
     registers, spilled = amd_usage(compiled.asm["amdgcn"]) if amd else nvidia_usage(compiled.asm["ptx"], target)
     return {
         "kernel": kernel.__name__,
         "target": target,
-        "tile": f"{tile.BM}x{tile.BV}x{tile.BK}, {tile.warps} warps, {tile.stages} stages",
+        "tile": f"{shape}, {tile.warps} warps, {tile.stages} stages",
         "registers": registers,
         "spilled": spilled,
         "shared": compiled.metadata.shared,

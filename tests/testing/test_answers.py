@@ -55,10 +55,21 @@ STYLES = {
     ),
     "loop": (
         "for x, y in [(4, 2), (2, 1)]:\n    assert half(x) == y",
-        [
-            "x, y = (4, 2)\nassert half(x) == y",
-            "x, y = (4, 2)\nassert half(x) == y\nx, y = (2, 1)\nassert half(x) == y",
-        ],
+        [f"{FIRST}assert half(x) == y", "x, y = (2, 1)\nassert half(x) == y"],
+    ),
+    "a loop that jumps": (
+        "for x in (4, 2):\n    if x == 4:\n        continue\n    assert half(x) == 1\nassert half(6) == 3",
+        ["for x in (4, 2):\n    if x == 4:\n        continue\n    assert half(x) == 1", "assert half(6) == 3"],
+    ),
+    "subTest": (
+        "class TestHalf(unittest.TestCase):\n    def test(self):\n        for x, y in [(4, 2), (2, 1)]:\n"
+        "            with self.subTest(x=x):\n                self.assertEqual(half(x), y)",
+        [f"{FIRST}assert half(x) == y", "x, y = (2, 1)\nassert half(x) == y"],
+    ),
+    "fixture": (
+        "@pytest.fixture\ndef four():\n    x = 2\n    return x + 2\ndef test_a(four):\n    assert half(four) == 2\n"
+        "def test_b(tmp_path):\n    assert half(8) == tmp_path\ndef test_c():\n    assert half(2) == 1",
+        ["x = 2\nfour = x + 2\nassert half(four) == 2", "assert half(2) == 1"],
     ),
     "check": (
         "def check(f):\n    assert f(4) == 2\n    assert f(2) == 1\ncheck(half)",
@@ -157,6 +168,15 @@ def test_what_the_reference_is_made_of() -> None:
         "i", f"```python\n{HALF}\n```\nBetter:\n" + answer(HALF.replace("/ 2", "* 0.5"), "assert half(4)")
     )
     assert "0.5" in second.reference and "/" not in second.reference
+
+
+def test_the_entry_point_behind_a_helper_of_the_tests() -> None:
+    size = "    def size(self):\n        return len(self.given)"
+    code = f"class Bag:\n    def __init__(self, *given):\n        self.given = given\n{size}"
+    helper = "def full(n):\n    return Bag(*range(n))\n"
+    found = parse_answer("i", answer(code, f"{helper}assert full(3).size() == 3\nassert full(0).size() == 0"))
+    assert found.entry_point == "Bag" and "full" not in found.reference
+    assert found.tests[0] == f"{helper}assert full(3).size() == 3"
 
 
 def test_signatures() -> None:

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 
 from plum_core.testing.answers.fences import code_blocks
 from plum_core.testing.answers.slices import independent
-from plum_core.testing.answers.styles import bodies, doctests, examples, is_test_class, is_test_function, plain
+from plum_core.testing.answers.styles import (
+    bodies,
+    doctests,
+    examples,
+    fixtures,
+    is_test_class,
+    is_test_function,
+    plain,
+)
 from plum_core.testing.filters.config import Candidate
 from plum_core.testing.filters.source import DEFINITIONS, FUNCTIONS, definition, parse
 
@@ -51,7 +59,7 @@ def _parse(instruction_id: str, text: str) -> Candidate:
     names = [node.name for node in code if isinstance(node, DEFINITIONS)]
     run_of_docs = doctests(ast.Module(code, []))
     tests = [test for run in [*runs, *run_of_docs] for test in independent(plain(run), frozenset(kept))]
-    entry = _entry([name for name in names if name in solving], tests) or _entry(names, tests)
+    entry = _entry([name for name in names if name in solving], tests, kept) or _entry(names, tests, kept)
     why = "no-tests" if not tests else ("" if entry else "no-entry-point")
     ours, theirs = _parted(code, entry)
     tests = [_with_helpers(test, theirs) for test in tests]
@@ -68,9 +76,12 @@ def _sort(tree: ast.Module, kept: dict[str, ast.stmt], runs: list[list[ast.stmt]
     """Put a block's statements with the reference (``kept``, by the name that they bind) or with the tests."""
     read = frozenset().union(*map(_globals, (node for node in tree.body if isinstance(node, DEFINITIONS))))
     straight: list[ast.stmt] = []
+    prepared = fixtures(tree.body)
     for node in tree.body:
         if is_test_class(node) or is_test_function(node):
-            runs.extend(bodies(node))
+            runs.extend(bodies(node, prepared))
+        elif isinstance(node, FUNCTIONS) and node.name in prepared:
+            continue
         elif isinstance(node, DEFINITIONS):
             kept.pop(node.name, None)
             kept[node.name] = node
@@ -173,12 +184,19 @@ def _text(statements: Sequence[ast.stmt]) -> str:
     return "".join(ast.unparse(ast.fix_missing_locations(node)) + "\n" for node in statements)
 
 
-def _entry(names: Sequence[str], tests: Sequence[str]) -> str:
-    """The definition that most tests mention; of equals the last one, which is rarely a helper."""
+def _entry(names: Sequence[str], tests: Sequence[str], kept: dict[str, ast.stmt]) -> str:
+    """The definition of ``names`` that most tests come to, through others if need be; of equals the last one, which is
+    rarely a helper."""
     found: Counter[str] = Counter()
     for test in tests:
-        mentioned = _mentioned(ast.parse(test))
-        found.update(name for name in names if name in mentioned)
+        waiting, seen = list(_mentioned(ast.parse(test))), set[str]()
+        while waiting:
+            name = waiting.pop()
+            if name in names:
+                found[name] += 1
+            elif name in kept and name not in seen:
+                seen.add(name)
+                waiting += _mentioned(kept[name])
     return max(names, key=lambda name: (found[name], names.index(name))) if found else ""
 
 

@@ -27,7 +27,7 @@ def _written_out(statements: Sequence[ast.stmt]) -> list[ast.stmt]:
     """Loops over literals as assignments and their bodies, conjunctions as single asserts."""
     out: list[ast.stmt] = []
     for node in statements:
-        if isinstance(node, ast.For) and not node.orelse and _asserts(node) and (rounds := _rounds(node.iter)):
+        if isinstance(node, ast.For) and _asserts(node) and (rounds := _rounds(node)):
             for value in rounds:
                 assign = ast.Assign([node.target], value)
                 out += [ast.copy_location(assign, node), *_written_out(node.body)]
@@ -38,9 +38,12 @@ def _written_out(statements: Sequence[ast.stmt]) -> list[ast.stmt]:
     return out
 
 
-def _rounds(iterable: ast.expr) -> list[ast.expr]:
-    items = iterable.elts if isinstance(iterable, ast.List | ast.Tuple) else []
-    return list(items) if len(items) <= MOST_ROUNDS and not any(isinstance(i, ast.Starred) for i in items) else []
+def _rounds(loop: ast.For) -> list[ast.expr]:
+    """What it goes over, where its body can simply be repeated."""
+    items = loop.iter.elts if isinstance(loop.iter, ast.List | ast.Tuple) else []
+    jumps = any(isinstance(node, ast.Break | ast.Continue) for node in ast.walk(loop))
+    plain = not loop.orelse and not jumps and not any(isinstance(item, ast.Starred) for item in items)
+    return list(items) if plain and len(items) <= MOST_ROUNDS else []
 
 
 def _asserts(statement: ast.stmt) -> bool:
@@ -53,14 +56,26 @@ def _raises_assertion(node: ast.AST) -> bool:
 
 
 def _needed(before: Sequence[ast.stmt], statement: ast.stmt, known: frozenset[str]) -> list[ast.stmt]:
+    """What touches its variables, back to where each of them got the value that it had."""
     bound = frozenset().union(*map(_bound, before)) - known if before else frozenset()
     wanted = _names(statement) & bound
     chosen: list[ast.stmt] = []
     for earlier in reversed(before):
-        if (touched := _names(earlier) & bound) & wanted:
-            wanted |= touched
+        touched = _names(earlier) & bound
+        if touched & wanted:
             chosen.append(earlier)
+            wanted = (wanted | touched) - _set_anew(earlier)
     return chosen[::-1]
+
+
+def _set_anew(statement: ast.stmt) -> frozenset[str]:
+    """Names that it binds whatever they were before."""
+    if not isinstance(statement, ast.Assign):
+        return frozenset()
+    parts = [part for target in statement.targets for part in ast.walk(target)]
+    if not all(isinstance(part, ast.Name | ast.Tuple | ast.List | ast.expr_context) for part in parts):
+        return frozenset()
+    return _bound(statement) - {node.id for node in ast.walk(statement.value) if isinstance(node, ast.Name)}
 
 
 def _names(tree: ast.AST) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import doctest
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from plum_core.testing.filters.source import FUNCTIONS, is_literal, parse
 
@@ -25,6 +25,7 @@ STATED = {
     "assertNotIsInstance": "not isinstance({0}, {1})",
     "assertCountEqual": "sorted({0}) == sorted({1})",
 }
+OF_THE_CASE = ("subTest", "fail", "skipTest")
 RAISES = ("assertRaises", "assertRaisesRegex", "raises")
 
 
@@ -40,7 +41,8 @@ def plain(body: Sequence[ast.stmt]) -> list[ast.stmt]:
 class _Plain(ast.NodeTransformer):
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         self.generic_visit(node)
-        if isinstance(node.value, ast.Name) and node.value.id == "self" and not node.attr.startswith("assert"):
+        ours = isinstance(node.value, ast.Name) and node.value.id == "self"
+        if ours and not node.attr.startswith("assert") and node.attr not in OF_THE_CASE:
             return ast.Name(f"self_{node.attr}", node.ctx)
         return node
 
@@ -141,20 +143,45 @@ def is_test_function(node: ast.stmt) -> bool:
     return isinstance(node, FUNCTIONS) and node.name.startswith("test")
 
 
-def bodies(node: ast.stmt) -> list[list[ast.stmt]]:
-    """The straight-line bodies of a test class, what setUp does first, or of a test function."""
+def fixtures(body: Sequence[ast.stmt]) -> dict[str, list[ast.stmt]]:
+    """What pytest's fixtures without arguments do, each ending in an assignment to its name."""
+    found = {}
+    for node in body:
+        if isinstance(node, FUNCTIONS) and not node.args.args and node.body and _is_fixture(node):
+            last = node.body[-1]
+            value = last.value if isinstance(last, ast.Return | ast.Expr) else None
+            value = value.value if isinstance(value, ast.Yield) else value
+            if value is not None:
+                assign = ast.parse(f"{node.name} = 0").body[0]
+                assert isinstance(assign, ast.Assign)
+                assign.value = value
+                found[node.name] = [*node.body[:-1], assign]
+    return found
+
+
+def _is_fixture(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    marks = (mark.func if isinstance(mark, ast.Call) else mark for mark in node.decorator_list)
+    return any(_name(mark) == "fixture" for mark in marks)
+
+
+def bodies(node: ast.stmt, known: Mapping[str, list[ast.stmt]]) -> list[list[ast.stmt]]:
+    """The straight-line bodies of a test class, what setUp does first, or of a test function. known: fixtures."""
     if isinstance(node, ast.ClassDef):
         methods = {inner.name: inner for inner in node.body if isinstance(inner, FUNCTIONS)}
         first = [s for name in ("setUpClass", "setUp", "setup_method") if name in methods for s in methods[name].body]
-        return [[*first, *body] for name, m in methods.items() if name.startswith("test") for body in _cases(m)]
-    return _cases(node) if isinstance(node, FUNCTIONS) else []
+        return [[*first, *body] for name, m in methods.items() if name.startswith("test") for body in _cases(m, known)]
+    return _cases(node, known) if isinstance(node, FUNCTIONS) else []
 
 
-def _cases(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[list[ast.stmt]]:
-    """The body, once for each row of ``parametrize``; fixtures cannot be read."""
-    given = [a.arg for a in function.args.args if a.arg not in ("self", "cls")]
+def _cases(
+    function: ast.FunctionDef | ast.AsyncFunctionDef, known: Mapping[str, list[ast.stmt]]
+) -> list[list[ast.stmt]]:
+    """The body after its fixtures, once for each row of ``parametrize``; other arguments cannot be read."""
+    asked = [a.arg for a in function.args.args if a.arg not in ("self", "cls")]
+    first = [statement for name in asked if name in known for statement in known[name]]
+    given = [name for name in asked if name not in known]
     if not given:
-        return [function.body]
+        return [[*first, *function.body]]
     for mark in function.decorator_list:
         if isinstance(mark, ast.Call) and _name(mark.func) == "parametrize" and len(mark.args) >= 2:
             names, rows = mark.args[:2]
@@ -163,7 +190,7 @@ def _cases(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[list[ast.st
                 listed = [n.strip() for n in told.split(",")] if isinstance(told, str) else list(told)
                 if set(listed) == set(given):
                     target = ast.parse(f"{', '.join(listed)} = 0").body[0].targets[0]  # type: ignore[attr-defined]
-                    return [[ast.Assign([target], row), *function.body] for row in rows.elts]
+                    return [[*first, ast.Assign([target], row), *function.body] for row in rows.elts]
     return []
 
 

@@ -31,7 +31,7 @@ def essence(test: ast.Module, name: str, *, is_class: bool) -> frozenset[str]:
     these are no literals, or a class is tested. In a form that spaces and quotes do not change."""
     calls = [node for node in ast.walk(test) if isinstance(node, ast.Call) and mentions(node.func, name)]
     given = [value for call in calls for value in (*call.args, *(k.value for k in call.keywords))]
-    if is_class or not calls or not all(map(is_literal, given)):
+    if is_class or not given or not all(map(is_literal, given)):
         return frozenset([ast.dump(test)])
     return frozenset(map(ast.dump, calls))
 

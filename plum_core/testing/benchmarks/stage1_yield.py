@@ -9,21 +9,21 @@ The answers (``codegen_answers.jsonl`` beside this file) were written by a langu
 
 from __future__ import annotations
 
-import gzip
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # a checkout that is not installed
 from plum_core.execution.benchmarks.report import machine, save
-from plum_core.records import Instruction, TestSuite, read_jsonl, write_jsonl
+from plum_core.instructions import read_instructions
+from plum_core.records import TestSuite, read_jsonl, write_jsonl
 from plum_core.testing.filters import REASONS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,12 +40,9 @@ class Config:
 
 
 def write_instructions(config: Config, path: Path) -> None:
-    rows = json.loads(gzip.decompress((config.data / "instruct_permissive/codegen-instruct.json.gz").read_bytes()))
-    made = []
-    for number, row in enumerate(rows[: config.rows]):
-        given = f"\n\n{row['input']}" if row["input"] else ""
-        made.append(Instruction(id=f"codegen-{number}", prompt=row["instruction"] + given))
-    write_jsonl(path, made)
+    rows = read_instructions(config.data / "instruct_permissive/codegen-instruct.json.gz")
+    numbered = enumerate(islice(rows, config.rows))
+    write_jsonl(path, (replace(instruction, id=f"codegen-{number}") for number, instruction in numbered))
 
 
 def main(config: Config) -> int:

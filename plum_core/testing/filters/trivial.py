@@ -20,7 +20,7 @@ def trivial_programs(reference: str, entry_point: str, tests: Sequence[str]) -> 
     tree = parse(reference)
     if tree is None or definition(tree, entry_point) is None:
         return {}
-    bodies = {RAISES: "raise NotImplementedError"}
+    bodies = {RAISES: "raise type('Nothing', (Exception,), {})"}  # what no test can expect by name
     for value in dict.fromkeys((*CONSTANTS, *expected_answers(tests, entry_point))):
         bodies[f"returns {value[:40]}"] = f"return {value}"
     programs = {name: _with_body(tree, entry_point, body) for name, body in bodies.items()}

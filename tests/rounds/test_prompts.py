@@ -140,7 +140,8 @@ def chat_run(tmp_path: Path) -> tuple[Rounds, Tokenizer]:
         instructions=tmp_path / "instructions.jsonl", tests=tmp_path / "tests.jsonl", sft=tmp_path / "sft.jsonl",
         heldout_instructions=tmp_path / "eval.jsonl", heldout_tests=tmp_path / "eval-tests.jsonl",
     )  # fmt: skip
-    config = dataclasses.replace(config, prompts="chat", tasks=files, device="cpu")
+    draw = dataclasses.replace(config.sampling, n=40)  # a random policy seldom stops, and a cut sample is never chosen
+    config = dataclasses.replace(config, prompts="chat", tasks=files, device="cpu", sampling=draw)
     engine = ByName(max_rows=64, execution=config.execution, device="cpu", prompts=config.prompts)
     return Rounds(config, JsonlSource(files), engine, argv=["plum"]), tokenizer
 

@@ -25,6 +25,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
+from plum_kernels.decode_attention.triton_kernels import attend_part, merge_parts
 from plum_kernels.decoder import triton_kernels as decoder
 from plum_kernels.head.triton_backend import FINISH_ROWS
 from plum_kernels.head.triton_kernels import kept_dw, kept_dx, tile_exponentials, tile_finish
@@ -49,6 +50,8 @@ POINTERS = {
     "y_ptr": "*i64",
     "g_ptr": "*bf16",
     "cu_ptr": "*i64",
+    **dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), "*bf16"),
+    **dict.fromkeys(("table_ptr", "length_ptr", "base_ptr", "member_ptr", "position_ptr"), "*i32"),
     "e_ptr": "*bf16",
     "da_ptr": "*bf16",
     "dx_ptr": "*bf16",
@@ -62,12 +65,16 @@ PLAIN = {"HAS_BIAS": False, "SOFTCAP": False, "ENTROPY": False, "DESCRIPTORS": T
 LOSS = {"HAS_REF": True, "HAS_MASK": True, "HAS_WEIGHTS": True, "HAS_ALIGNMENT": True, "BLOCK": 1024}
 PAIRS = LOSS | constants("dpo", {"beta": 0.1, "label_smoothing": 0.1})
 SINGLE = LOSS | constants("kto", {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0})
+HEADS = {"J": 7, "E": 128, "E_PAD": 128, "P": 16, "ROWS": 16, "COLS": 32, "SPLIT": 512}
+ATTEND = HEADS | {"CAP": 30.0, "WINDOW": 4096, "WIDEN": False}
 PRODUCTS = {"WIDEN": False, "BD": 128, "BN": 128, "BK": 32}
 KERNELS = {
     tile_statistics: PLAIN,
     tile_gradient: PLAIN,
     tile_exponentials: PLAIN,
     tile_finish: {"SUB": FINISH_ROWS},
+    attend_part: ATTEND,
+    merge_parts: HEADS,
     kept_dx: PRODUCTS,
     kept_dw: PRODUCTS,
     pair_loss: PAIRS,
@@ -82,22 +89,11 @@ KERNELS = {
 OF_BF16 = tuple(k for k in KERNELS if k.__module__ == decoder.__name__)  # tensors in the model's dtype, tables in fp32
 WIDE = ("inverse_ptr", "dw_ptr", "cos_ptr", "sin_ptr")
 SMALL = Tile(BM=1, BV=1024, BK=1, warps=4, stages=1)  # of kernels that are not tiled by target
-ALIGNED = (
-    "x_ptr",
-    "w_ptr",
-    "g_ptr",
-    "m_ptr",
-    "s_ptr",
-    "t_ptr",
-    "y_ptr",
-    "N",
-    "D",
-    "stride",
-    "e_ptr",
-    "da_ptr",
-    "dx_ptr",
-    "dw_ptr",
-)  # multiples of 16
+ALIGNED = (  # multiples of 16
+    *("x_ptr", "w_ptr", "g_ptr", "m_ptr", "s_ptr", "t_ptr", "y_ptr", "N", "D", "stride"),
+    *("e_ptr", "da_ptr", "dx_ptr", "dw_ptr"),
+    *("q_ptr", "k_ptr", "v_ptr", "row_stride", "head_stride", "group_stride", "block_stride", "token_stride"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +41,16 @@ class DrawConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    """Leave out tokens less likely than this share of the likeliest one's probability."""
+    repetition_penalty: float = 1.0
+    """On ids of the prompt and of the sample; 1 is off."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
+    """Strings that end a sample."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Ids that end a sample beside the policy's own end-of-sequence ids."""
     max_new_tokens: int = 128
     max_rows: int = 512
     """Samples that decode together."""
@@ -53,9 +63,7 @@ class DrawConfig:
 
     def params(self) -> SamplingParams:
         """As the sampler takes them."""
-        return SamplingParams(
-            temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, max_new_tokens=self.max_new_tokens
-        )
+        return SamplingParams(**{f.name: getattr(self, f.name) for f in fields(SamplingParams)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

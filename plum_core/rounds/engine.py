@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +34,9 @@ class Policy(Protocol):
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         """Token ids of a prompt, a leading special token included where the policy has one."""
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        """Token ids of a conversation in the policy's chat template. Raises ValueError where it has none."""
 
     def encode_completion(self, text: str) -> tuple[int, ...]:
         """Token ids of a completion that ends."""
@@ -115,6 +118,9 @@ class LoadedPolicy:
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return encode_prompt(self.tokenizer, text)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(self.tokenizer.render_chat(messages)))
 
     def encode_completion(self, text: str) -> tuple[int, ...]:
         return (*self.tokenizer.encode(text), self.tokenizer.eos_token_id)

@@ -43,15 +43,19 @@ TILES = {
 INTERPRETER_TILE = Tile(BM=16, BV=32, BK=16, warps=1, stages=1)
 
 
+def target_of(device: torch.device | str) -> str:
+    """Which of the targets a device is nearest to."""
+    if torch.version.hip:
+        return "gfx942"
+    major = torch.cuda.get_device_capability(device)[0]
+    return "sm_100" if major >= 10 else "sm_90" if major == 9 else "sm_80"
+
+
 def tile_for(x: Tensor) -> Tile:
     """The tile of x's device; half as wide and deep for fp32, whose elements are twice as large."""
     if INTERPRETED:
         return INTERPRETER_TILE
-    if torch.version.hip:
-        tile = TILES["gfx942"]
-    else:
-        major = torch.cuda.get_device_capability(x.device)[0]
-        tile = TILES["sm_100" if major >= 10 else "sm_90" if major == 9 else "sm_80"]
+    tile = TILES[target_of(x.device)]
     if x.element_size() < 4:
         return tile
     return Tile(BM=64, BV=64, BK=32, warps=4, stages=2)
@@ -72,10 +76,12 @@ class Launch:
 
     def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, transform: Transform, entropy: bool) -> None:
         self.weight, self.bias, self.transform, self.entropy = weight, bias, transform, entropy
-        self.tile = tile_for(x)
-        self.columns = triton.cdiv(len(weight), self.tile.BV)
+        self.set_tile(tile_for(x))
         if not INTERPRETED:
             triton.set_allocator(_allocate)
+
+    def set_tile(self, tile: Tile) -> None:
+        self.tile, self.columns = tile, triton.cdiv(len(self.weight), tile.BV)
 
     def __call__(
         self, kernel: Any, x: Tensor, targets: Tensor, *arrays: Tensor | int, scale: float | None = None

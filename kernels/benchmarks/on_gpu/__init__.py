@@ -1,0 +1,1 @@
+"""The sections of ``gpu.py``: checks, tuning, tables and the report."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from plum_core import settings
 from plum_core.preferences import verdict_id
+from plum_core.prompts import PromptStyle
 from plum_core.records import Instruction, Sample, read_jsonl, write_jsonl
 from plum_core.rounds.chunks import Tally
 from plum_core.rounds.config import DrawConfig
@@ -34,6 +35,7 @@ class SampleConfig:
     programs: Path | None = None  # JSONL of each sample with its tests; needs tests
     round: int = 1  # a coordinate of the seeds, as in a run
     seed: int = 0
+    prompts: PromptStyle = "comment"  # how the policy is asked; chat: by the checkpoint's chat template
     device: str = "auto"
     quiet: bool = False
     sampling: DrawConfig = field(default_factory=DrawConfig)
@@ -46,8 +48,9 @@ class SampleConfig:
 def run(config: SampleConfig) -> None:
     tasks = read_tasks(config.instructions, config.tests) if config.tests else []
     instructions = [i for i, _ in tasks] or list(read_jsonl(config.instructions, Instruction))
-    with bench(max_rows=config.sampling.max_rows, device=config.device, quiet=config.quiet) as place:
-        policy, draw = place.engine.policy(config.policy), config.sampling
+    draw = config.sampling
+    with bench(max_rows=draw.max_rows, device=config.device, quiet=config.quiet, prompts=config.prompts) as place:
+        policy = place.engine.policy(config.policy)
 
         def work(chunk: list[Instruction]) -> tuple[list[Sample], Tally]:
             samples = draw_samples(policy, chunk, draw.params(), draw.n, config.seed, config.round)

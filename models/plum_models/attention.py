@@ -6,6 +6,7 @@ Letters in shapes: B rows, S positions, D width, H query heads, G key/value head
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,8 @@ from plum_models.rope import rotate
 # scores are q . k / sqrt(E): a layout with another divisor has it in q
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
-# weight and bias of several linear layers, one below the other
-Joined = tuple[Tensor, Tensor | None]
+# several linear layers of one input, their answers side by side
+Joined = Callable[[Tensor], Tensor]
 
 
 def causal_attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ class Attention(nn.Module):
         if self.joined is None:
             q, k, v = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj))
         else:
-            heads = F.linear(x, *self.joined).unflatten(-1, (-1, self.head_dim))
+            heads = self.joined(x).unflatten(-1, (-1, self.head_dim))
             q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=-2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -118,12 +119,29 @@ class Attention(nn.Module):
         self, x: Tensor, q_tables: tuple[Tensor, Tensor], k_tables: tuple[Tensor, Tensor], layer: int, attend: Attend
     ) -> Tensor:
         """(B, S, D) to (B, S, D). Tables: cos and signed sin of ``rope.rotary_tables``, those of q times its scale."""
-        q, k, v = self.project(x)
-        return self.o_proj(attend(layer, rotate(q, *q_tables), rotate(k, *k_tables), v).flatten(-2))
+        if self.joined is not None and self.q_norm is None and q_tables[0] is k_tables[0]:  # one rotation for both
+            heads = self.joined(x).unflatten(-1, (-1, self.head_dim))
+            turned, v = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=-2)
+            q, k = rotate(turned, *q_tables).split((self.heads, self.kv_heads), dim=-2)
+        else:
+            q, k, v = self.project(x)
+            q, k = rotate(q, *q_tables), rotate(k, *k_tables)
+        return self.o_proj(attend(layer, q, k, v).flatten(-2))
 
 
-def joined(linears: Sequence[nn.Linear]) -> Joined:
+@dataclass(frozen=True, slots=True)
+class JoinedLinear:
+    """weight (sum of outputs, inputs) and bias of several linear layers, one below the other."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+def joined(linears: Sequence[nn.Linear]) -> JoinedLinear:
     """Linear layers of one input as a single one: fewer and larger matrix products."""
     biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
     weights = [effective_weight(linear) for linear in linears]
-    return torch.cat(weights), torch.cat(biases) if biases else None
+    return JoinedLinear(torch.cat(weights), torch.cat(biases) if biases else None)

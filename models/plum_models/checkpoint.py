@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +48,42 @@ def load_decoder(
     use; ``save`` replaces by renaming.
     """
     folder = Path(folder)
-    config = read_config(folder / "config.json")
+    decoder = plan(folder)
+    found = read_weights(folder, decoder, dtype=dtype, device=torch.device(device))
+    decoder.load_state_dict(found, assign=True)
+    return decoder.requires_grad_(True)
+
+
+def plan(folder: str | Path) -> Decoder:
+    """The decoder of a checkpoint's config.json on the meta device: sizes without weights."""
+    config = read_config(Path(folder) / "config.json")
     with torch.device("meta"), _NoInit():
-        decoder = Decoder(config)
+        return Decoder(config)
+
+
+def read_weights(
+    folder: Path,
+    decoder: Decoder,
+    *,
+    dtype: torch.dtype | None,
+    device: torch.device,
+    rows: Mapping[str, slice] | None = None,
+) -> dict[str, Tensor]:
+    """The tensors of ``decoder`` from a checkpoint, by its names; of each only ``rows``, where they are given.
+
+    Raises ValueError for a tensor that is missing, misshaped or nobody's, and for a file that is none.
+    """
     wanted = {name: tuple(p.shape) for name, p in decoder.named_parameters()}
     found: dict[str, Tensor] = {}
     for path in weight_files(folder):
-        _read_tensors(path, wanted, found, dtype, torch.device(device), tied=config.tie_word_embeddings)
+        _read_tensors(path, wanted, found, dtype, device, tied=decoder.config.tie_word_embeddings, rows=rows)
     missing = [name for name in wanted if name not in found]
     if missing:
         raise ValueError(
             f"{folder}: tensor {_outer(missing[0])} {wanted[missing[0]]} is missing ({len(missing)} in all): "
             "the checkpoint is incomplete or config.json is of another model; copy the folder again"
         )
-    decoder.load_state_dict(found, assign=True)
-    return decoder.requires_grad_(True)
+    return found
 
 
 class _NoInit(TorchFunctionMode):
@@ -87,6 +109,7 @@ def _read_tensors(
     device: torch.device,
     *,
     tied: bool,
+    rows: Mapping[str, slice] | None = None,
 ) -> None:
     """Tensors of one file into ``found``. Raises ValueError on what does not belong, or does not fit."""
     names: list[str] | None = None
@@ -94,7 +117,7 @@ def _read_tensors(
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
                 names = list(file.keys()) if names is None else names
-                names = _read_some(path, file, names, wanted, found, dtype, tied=tied)
+                names = _read_some(path, file, names, wanted, found, dtype, tied=tied, rows=rows)
         except SafetensorError as error:
             raise ValueError(
                 f"{path} is truncated or not a safetensors file ({error}): copy it again or save the checkpoint again"
@@ -110,6 +133,7 @@ def _read_some(
     dtype: torch.dtype | None,
     *,
     tied: bool,
+    rows: Mapping[str, slice] | None,
 ) -> list[str]:
     """Read until enough was converted; the names that are left."""
     converted = 0
@@ -121,10 +145,11 @@ def _read_some(
             raise ValueError(f"{path}: tensor {outer} is not part of the model that config.json describes")
         if name in found:
             raise ValueError(f"{path}: tensor {outer} stands in another file of this checkpoint too: copy it again")
-        shape = tuple(file.get_slice(outer).get_shape())
+        stored = file.get_slice(outer)
+        shape = tuple(stored.get_shape())
         if shape != wanted[name]:
             raise ValueError(f"{path}: tensor {outer} has shape {shape}, config.json asks for {wanted[name]}")
-        tensor = file.get_tensor(outer)
+        tensor = file.get_tensor(outer) if rows is None else stored[rows[name]]
         if dtype is None or tensor.dtype == dtype:
             found[name] = tensor
             continue

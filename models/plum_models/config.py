@@ -52,6 +52,14 @@ class DecoderConfig:
     moe_intermediate_size: int = 0
     norm_topk_prob: bool = False  # the chosen experts' weights sum to one
     sparse_layers: tuple[int, ...] = ()
+    n_shared_experts: int = 0  # in every sparse layer, beside those that the router chooses (DeepSeek-V2)
+    routed_scaling_factor: float = 1.0  # of the chosen experts' weights
+    fp32_router: bool = False  # the router's product in fp32, whatever the weights' dtype
+
+    kv_lora_rank: int = 0  # width of the latent that keys and values are made of (DeepSeek-V2); 0: plain attention
+    q_lora_rank: int | None = None  # of the queries' latent; None: q_proj
+    qk_rope_head_dim: int = 0  # rotated channels of a head; the others of head_dim carry no position
+    v_head_dim: int = 0
 
     sandwich_norms: bool = False  # also after attention and after the MLP (Gemma 2)
     scale_embeddings: bool = False  # by sqrt(hidden_size)
@@ -87,6 +95,7 @@ class DecoderConfig:
                 f"query_pre_attn_scalar={self.query_pre_attn_scalar} needs every channel of a head rotated, got "
                 f"partial_rotary_factor={self.partial_rotary_factor}: no layout has both"
             )
+        self._check_latent()
         for name, known in (("norm", NORMS), ("activation", ACTIVATIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -110,9 +119,24 @@ class DecoderConfig:
                 f"{self.num_experts_per_tok}, {self.num_experts} and {self.moe_intermediate_size}"
             )
 
+    def _check_latent(self) -> None:
+        if not self.kv_lora_rank:
+            if self.q_lora_rank or self.qk_rope_head_dim or self.v_head_dim:
+                raise ValueError("q_lora_rank, qk_rope_head_dim and v_head_dim need kv_lora_rank > 0, got 0")
+            return
+        if not 0 < self.v_head_dim <= self.head_dim:
+            raise ValueError(f"v_head_dim must be from 1 to {self.head_dim}, a key's width, got {self.v_head_dim}")
+        if self.num_key_value_heads != self.num_attention_heads:
+            raise ValueError(
+                f"latent attention makes a key of every head: num_key_value_heads must be {self.num_attention_heads}, "
+                f"got {self.num_key_value_heads}"
+            )
+
     @property
     def rotary_dim(self) -> int:
         """Channels of a head that are rotated."""
+        if self.kv_lora_rank:
+            return self.qk_rope_head_dim
         return int(self.head_dim * self.partial_rotary_factor)
 
     def window(self, layer: int) -> int | None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from plum_models.attention import Attend, Attention, causal, joined, soft_cap
 from plum_models.config import DecoderConfig
+from plum_models.mla import LatentAttention
 from plum_models.mlp import GatedMLP, PlainMLP
 from plum_models.moe import SparseMLP
 from plum_models.norms import make_norm
@@ -42,7 +43,7 @@ class Layer(nn.Module):
     def __init__(self, c: DecoderConfig, layer: int) -> None:
         super().__init__()
         self.input_layernorm = make_norm(c)
-        self.self_attn = Attention(c)
+        self.self_attn = LatentAttention(c) if c.kv_lora_rank else Attention(c)
         self.post_attention_layernorm = make_norm(c)
         self.mlp = make_mlp(c, layer)
         self.pre_feedforward_layernorm = make_norm(c) if c.sandwich_norms else None
@@ -123,7 +124,8 @@ def for_inference(decoder: Decoder) -> Decoder:
     for layer in twin.layers:
         assert isinstance(layer, Layer)  # a ModuleList has no types of its own
         attention, mlp = layer.self_attn, layer.mlp
-        attention.joined = joined([attention.q_proj, attention.k_proj, attention.v_proj])
+        if isinstance(attention, Attention):
+            attention.joined = joined([attention.q_proj, attention.k_proj, attention.v_proj])
         if isinstance(mlp, GatedMLP):
             mlp.joined = joined([mlp.gate_proj, mlp.up_proj])
     return twin

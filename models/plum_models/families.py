@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from plum_models import layouts
+from plum_models import deepseek, layouts
 from plum_models.config import DecoderConfig
 from plum_models.keys import Keys, read_json
 from plum_models.layouts import Family, Switches
@@ -84,6 +84,12 @@ FAMILIES: dict[str, Family] = {
         kv_heads=4,
         head_dim=256,
         fixed={"norm": "rms_shifted", "sandwich_norms": True, "scale_embeddings": True},
+    ),
+    "deepseek_v2": Family(
+        architecture="DeepseekV2ForCausalLM",
+        read=deepseek.read_deepseek_v2,
+        write=deepseek.write_deepseek_v2,
+        fixed={"fp32_router": True},
     ),
 }
 ACTIVATIONS = {

@@ -60,6 +60,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "auto_map": (None, {}),
     "use_bidirectional_attention": (False, None),
     "rope_interleaved": (False, None),
+    "use_mrope": (False, None),  # Qwen2.5's base models name it
     "scale_attn_weights": (True, None),
 }
 REMEDY = {

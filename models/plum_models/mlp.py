@@ -28,14 +28,14 @@ class GatedMLP(nn.Module):
         self.up_proj = nn.Linear(c.hidden_size, inner, bias=c.mlp_bias)
         self.down_proj = nn.Linear(inner, c.hidden_size, bias=c.mlp_bias)
         self.act = ACTIVATIONS[c.activation]
-        self.joined: Joined | None = None  # gate and up as one matrix (2I, D)
+        self.joined: Joined | None = None  # gate and up as one product, (..., D) to (..., 2I)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
         if self.joined is None:
             gate, up = self.gate_proj(x), self.up_proj(x)
         else:
-            gate, up = F.linear(x, *self.joined).chunk(2, dim=-1)
+            gate, up = self.joined(x).chunk(2, dim=-1)
         return self.down_proj(self.act(gate) * up)
 
 

@@ -33,6 +33,7 @@ class Rope:
     beta_slow: float = 1.0  # and up to which it is divided by the factor
     attention_factor: float = 1.0  # yarn: of cos and sin
     truncate: bool = True  # yarn: the ramp's ends at whole pairs
+    mscale_all_dim: float = 0.0  # yarn: of all scores, in DeepSeek-V2's layout alone
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -53,16 +54,22 @@ class Rope:
         if not self.attention_factor > 0:
             raise ValueError(f"rotary scaling {self.kind}: attention_factor must be > 0, got {self.attention_factor}")
 
+    @property
+    def score_scale(self) -> float:
+        """What scores are multiplied by: the square of DeepSeek-V2's temperature, 1 where it has none."""
+        return yarn_temperature(self.factor, self.mscale_all_dim) ** 2
+
+
+def yarn_temperature(factor: float, multiplier: float) -> float:
+    """0.1 multiplier ln(factor) + 1 (arXiv 2309.00071, eq. 22)."""
+    return 0.1 * multiplier * math.log(factor) + 1.0 if factor > 1 else 1.0
+
 
 def yarn_attention_factor(factor: float, mscale: float | None = None, mscale_all_dim: float | None = None) -> float:
     """0.1 ln(factor) + 1 (arXiv 2309.00071, eq. 22), or the quotient of two such with DeepSeek-V2's multipliers."""
-
-    def temperature(multiplier: float) -> float:
-        return 0.1 * multiplier * math.log(factor) + 1.0 if factor > 1 else 1.0
-
     if mscale and mscale_all_dim:
-        return temperature(mscale) / temperature(mscale_all_dim)
-    return temperature(1.0)
+        return yarn_temperature(factor, mscale) / yarn_temperature(factor, mscale_all_dim)
+    return yarn_temperature(factor, 1.0)
 
 
 def _frequencies(width: int, theta: float | Tensor, device: torch.device) -> Tensor:

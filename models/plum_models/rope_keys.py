@@ -122,6 +122,7 @@ def write_rope(config: DecoderConfig) -> dict[str, Any]:
     if rope.kind == "yarn":
         out |= {"beta_fast": rope.beta_fast, "beta_slow": rope.beta_slow, "attention_factor": rope.attention_factor}
         out |= {} if rope.truncate else {"truncate": False}
+        out |= {"mscale_all_dim": rope.mscale_all_dim} if rope.mscale_all_dim else {}
     if rope.original_max_position_embeddings is not None:
         out["original_max_position_embeddings"] = rope.original_max_position_embeddings
     return {"rope_scaling": out}

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from plum_models.chat import render
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
+SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 TRAVELLING = ("generation_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
@@ -116,6 +117,9 @@ class Tokenizer:
         except Exception as error:  # the library raises nothing narrower
             raise ValueError(f"{path} is not a tokenizer file ({error}): copy it again from the checkpoint") from error
         settings = _json(folder / "tokenizer_config.json")
+        for kind, token in _json(folder / "special_tokens_map.json").items():  # where older exports alone name them
+            if kind in SPECIAL and settings.get(kind) is None:
+                settings[kind] = token
         eos: list[int] = []
         for name in ("generation_config.json", "config.json"):
             found = _json(folder / name).get("eos_token_id")

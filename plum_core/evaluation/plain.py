@@ -12,6 +12,8 @@ from plum_core.evaluation.benchmark import Task, checked
 from plum_core.evaluation.files import read_rows, text_field
 from plum_core.records import Program
 
+MBPP_CPU_S = 10.0  # the reference of Mbpp/123 takes more than 3
+LEETCODE_CPU_S = 60.0  # a program, of about a hundred calls; one reference takes more than 20
 ONE_BLOCK = "Answer with the whole program in one Python code block."
 
 
@@ -72,7 +74,7 @@ def _mbpp(row: Mapping[str, Any], path: Path) -> Task:
         id=f"Mbpp/{row['task_id']}",
         prefix=f'"""\n{words}\n{shown}\n"""\n',
         request=f"{words}\nThe code must pass these tests:\n```python\n{shown}\n```\n{ONE_BLOCK}\n",
-        program=lambda name, code: Program(id=name, code=code, tests=tests, setup=setup),
+        program=lambda name, code: Program(id=name, code=code, tests=tests, setup=setup, limits={"cpu_s": MBPP_CPU_S}),
         canonical=text_field(row, "code", path),
         stops=('\n"""', "\nassert", "\n# Test", "\nprint(", "\nif __name__", "\n```"),
         continues=False,
@@ -85,4 +87,5 @@ def _checked(test: str, entry: str, name: str, code: str) -> Program:
 
 def _leetcode(prompt: str, test: str, entry: str, name: str, code: str) -> Program:
     """Answers take the prompt's imports for granted, so they are there whoever wrote the answer."""
-    return checked(name, code if code.startswith(prompt) else f"{prompt}\n{code}", test, entry)
+    whole = code if code.startswith(prompt) else f"{prompt}\n{code}"
+    return checked(name, whole, test, entry, LEETCODE_CPU_S)

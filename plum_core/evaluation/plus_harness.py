@@ -25,9 +25,14 @@ _plum_kept = {}
 def _plum_answers(level, mode):
     if (level, mode) in _plum_kept:
         return _plum_kept[level, mode]
-    import builtins as b, hashlib, json
+    import builtins as b, hashlib, json, signal, time
+    below = _plum_answers(0, mode)[0] if level else []
+    if below and below[-1][:1] == "!":
+        return ["!base inputs have no answer"], False, 0.0
     inf, nan = b.float("inf"), b.float("nan")
     inputs = _plum_inputs(json.loads, inf, nan)[level]
+    def too_long(*_):
+        raise b.TimeoutError
     def number(x):
         if b.isinstance(x, b.float) and not (x == x and x not in (inf, -inf) and x == b.int(x)):
             return b.float.__repr__(x)
@@ -64,23 +69,34 @@ def _plum_answers(level, mode):
             t = "#" + hashlib.sha256(t.encode("utf-8", "surrogatepass")).hexdigest()
         floats.append(floating(x))
         return t
-    answers, floats = [], []
+    answers, floats, slowest = [], [], 0.0
+    signal.signal(signal.SIGPROF, too_long)
     for given in inputs:
+        began = time.process_time()
         try:
-            answers.append(token(ENTRY(*given)))
+            try:
+                signal.setitimer(signal.ITIMER_PROF, INPUT_S, INPUT_S)
+                found = ENTRY(*given)
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+            answers.append(token(found))
         except b.BaseException as problem:
             answers.append("!" + b.type(problem).__name__ + " at input " + b.repr(b.len(answers)))
             break
-    _plum_kept[level, mode] = answers, b.any(floats)
+        slowest = b.max(slowest, time.process_time() - began)
+    _plum_kept[level, mode] = answers, b.any(floats), slowest
     return _plum_kept[level, mode]
 def _plum_digest(level, mode):
     import hashlib, json
-    answers, _ = _plum_answers(level, mode)
+    answers = _plum_answers(level, mode)[0]
     if answers and answers[-1][:1] == "!":
         return answers[-1]
     return hashlib.sha256(json.dumps(answers).encode()).hexdigest()
 def _plum_floats(level):
     return _plum_answers(level, "exact")[1]
+def _plum_slowest(mode):
+    import builtins
+    return builtins.max(_plum_answers(0, mode)[2], _plum_answers(1, mode)[2])
 def _plum_size(level):
     import json
     return json.dumps(_plum_answers(level, "value")[0]).__len__()
@@ -93,9 +109,14 @@ def _plum_piece(level, start, stop):
 )
 
 
-def with_inputs(code: str, entry: str, levels: Sequence[Sequence[Any]]) -> str:
-    """``code`` and what answers for ``entry``; ``levels`` are lists of argument lists."""
-    return f"{code}\n\n{HARNESS.replace('ENTRY', entry)}\n\n{_inputs(levels)}\n"
+def with_inputs(code: str, entry: str, levels: Sequence[Sequence[Any]], input_s: float) -> str:
+    """``code`` and what answers for ``entry``; ``levels`` are lists of argument lists.
+
+    input_s: CPU seconds for one input; then it counts as an exception. A program that catches it goes on until the
+    limit of the whole run.
+    """
+    harness = HARNESS.replace("ENTRY", entry).replace("INPUT_S", repr(input_s))
+    return f"{code}\n\n{harness}\n\n{_inputs(levels)}\n"
 
 
 def _inputs(levels: Sequence[Sequence[Any]]) -> str:

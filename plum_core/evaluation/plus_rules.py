@@ -37,8 +37,19 @@ def own_mode(entry: str) -> str:
     return "value" if entry in SETS or entry in OWN else ""
 
 
-def all_right(entry: str, atol: float, inputs: Sequence[Any], expected: Sequence[str], tokens: Sequence[str]) -> bool:
-    """Whether every answer counts; answers are values as Python writes them, in the order of ``inputs``."""
+def all_right(
+    entry: str,
+    atol: float,
+    inputs: Sequence[Any],
+    expected: Sequence[str],
+    tokens: Sequence[str],
+    *,
+    exact_floats: bool = False,
+) -> bool:
+    """Whether every answer counts; answers are values as Python writes them, in the order of ``inputs``.
+
+    exact_floats: without the tolerances, as EvalPlus's releases of early 2024 compared.
+    """
     if len(tokens) != len(expected):
         return False
     for given, wanted, token in zip(inputs, expected, tokens, strict=True):
@@ -47,7 +58,8 @@ def all_right(entry: str, atol: float, inputs: Sequence[Any], expected: Sequence
             atol = FLOAT_ATOL if atol == 0 and _floating(exp) else atol  # stays, as it does there
             if token == wanted and entry != "find_zero":
                 continue
-            if token.startswith("!") or not _counts(entry, atol, given, exp, _value(token)):
+            near = 0.0 if exact_floats and entry not in OWN else atol
+            if token.startswith("!") or not _counts(entry, near, given, exp, _value(token)):
                 return False
         except (Unreadable, TypeError, ValueError, OverflowError, ArithmeticError):
             return False

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import re
-
 from plum_core.evaluation.benchmark import Task
-
-FENCE = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*([\w+.-]*)[^\n]*\n(.*?)(?:^[ \t]*(?:```|~~~)[ \t]*$|\Z)", re.S | re.M)
-PYTHON = ("", "python", "python3", "py", "python2")
+from plum_core.prompts import answer_code
 
 
 def chat_messages(task: Task) -> list[dict[str, str]]:
@@ -28,37 +23,5 @@ def from_completion(task: Task, text: str) -> str:
 
 
 def from_answer(task: Task, text: str) -> str:
-    """The whole solution of a chat model's answer: the code block that defines the entry point, else the longest.
-
-    Text without a fence is taken as code. A block that only holds a body, as some models answer, follows ``prefix``.
-    """
-    blocks = [body for language, body in FENCE.findall(text) if language.lower() in PYTHON]
-    entry = task.entry_point.split("(")[0].split(".")[0]
-    holding = [block for block in blocks if defines(block, entry)]
-    code = holding[-1] if holding else max(blocks, key=len, default=text)
-    if task.continues and task.prefix:
-        if not defines(code, entry):
-            return task.prefix + code
-        if not holding or parses(code):
-            return _imports(task.prefix) + code
-    return code
-
-
-def defines(code: str, name: str) -> bool:
-    """Whether a function or class ``name`` begins in ``code``; true for no name."""
-    return not name or re.search(rf"^\s*(?:async\s+def|def|class)\s+{re.escape(name)}\b", code, re.M) is not None
-
-
-def parses(code: str) -> bool:
-    """Whether ``code`` is Python."""
-    try:
-        ast.parse(code)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return False
-    return True
-
-
-def _imports(prefix: str) -> str:
-    """Import lines and helper definitions that a prefix has before its last function: answers take them for granted."""
-    head, found, _ = prefix.rpartition("\ndef ")
-    return head + "\n" if found and parses(head) else ""
+    """The whole solution of a chat model's answer; see ``answer_code``."""
+    return answer_code(text, task.entry_point, task.prefix if task.continues else "")

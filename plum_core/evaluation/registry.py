@@ -7,6 +7,7 @@ from pathlib import Path
 
 from plum_core.evaluation import cruxeval, evalplus, livecodebench, plain
 from plum_core.evaluation.benchmark import Task
+from plum_core.evaluation.samples import Layout
 from plum_core.execution import Executor
 
 FILES = {
@@ -22,6 +23,13 @@ FILES = {
 }
 
 
+def layout_of(name: str) -> Layout:
+    """The layout in which the benchmark's own tool reads samples."""
+    if name == "livecodebench":
+        return "livecodebench"
+    return "cruxeval" if name.startswith("cruxeval") else "evalplus"
+
+
 def load_tasks(
     name: str,
     path: Path,
@@ -29,8 +37,12 @@ def load_tasks(
     cache: Path,
     since: date | None = None,
     until: date | None = None,
+    *,
+    exact_floats: bool = False,
 ) -> list[Task]:
     """The tasks of one benchmark; ``since`` and ``until`` are of LiveCodeBench and LeetCodeDataset, which have dates.
+
+    exact_floats: of EvalPlus's two, answers without a tolerance, as its releases of early 2024 compared them.
 
     Raises ValueError for an unknown name, a file of another layout, or a window that holds no task.
     """
@@ -38,8 +50,10 @@ def load_tasks(
         raise ValueError(f"no benchmark {name!r}; there are {', '.join(FILES)}")
     if (since or until) and name not in ("livecodebench", "leetcode"):
         raise ValueError(f"{name} has no dates: leave out --since and --until")
+    if exact_floats and name not in ("humaneval+", "mbpp+"):
+        raise ValueError(f"{name} has no tolerance for floats: leave out --exact-floats")
     if name in ("humaneval+", "mbpp+"):
-        tasks = evalplus.load(path, executor, cache)
+        tasks = evalplus.load(path, executor, cache, exact_floats=exact_floats)
     elif name == "livecodebench":
         tasks = livecodebench.load(path, since, until)
     elif name.startswith("cruxeval"):

@@ -15,8 +15,7 @@ from plum_core.evaluation.files import read_rows, read_text
 from plum_core.evaluation.prompts import from_answer
 from plum_core.records import write_atomic
 
-Layout = Literal["evalplus", "human-eval", "livecodebench"]
-LAYOUTS = ("evalplus", "human-eval", "livecodebench")
+Layout = Literal["evalplus", "human-eval", "livecodebench", "cruxeval"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +93,12 @@ def write_solutions(path: Path, solutions: Sequence[Solution], tasks: Sequence[T
     begin with it.
     """
     prefixes = {task.id: task.prefix for task in tasks}
-    if layout == "livecodebench":
+    if layout in ("livecodebench", "cruxeval"):
         lists: dict[str, list[str]] = {}
         for s in solutions:
             lists.setdefault(s.task, []).append(s.code)
-        write_atomic(path, json.dumps([{"question_id": name, "code_list": codes} for name, codes in lists.items()]))
+        rows_of_lists = [{"question_id": name, "code_list": codes} for name, codes in lists.items()]
+        write_atomic(path, json.dumps(lists if layout == "cruxeval" else rows_of_lists))
         return
     rows = []
     for s in solutions:

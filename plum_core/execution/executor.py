@@ -24,10 +24,10 @@ class Executor:
     ``workers`` is the number of programs at a time (default: one for each processor that this process may use, of
     which a rank under torchrun takes its share), ``cores`` the processors that they are bound to, ``python`` the
     interpreter of the programs, ``packages`` the third-party packages that they may import. Each worker may hold
-    ``limits.memory_mib`` at its peak. ``threads`` is how many threads
-    a program may have beside its first. ``cache`` keeps verdicts beyond a run: in the file of a path, or in a
-    MemoryCache. ``share`` lets equal programs of a run have one run in common. Use it as a context manager, or call
-    ``close``. Not thread-safe.
+    ``limits.memory_mib`` at its peak. ``threads`` is how many threads a program may have beside its first,
+    ``hash_seed`` the PYTHONHASHSEED of all programs. ``cache`` keeps verdicts beyond a run: in the file of a path, or
+    in a MemoryCache. ``share`` lets equal programs of a run have one run in common. Use it as a context manager, or
+    call ``close``. Not thread-safe.
 
     Raises SandboxUnavailable when this machine lacks a mandatory layer, ValueError for arguments that cannot be
     met. ``simulate_missing`` takes layers as missing: it can only make the executor refuse.
@@ -42,10 +42,13 @@ class Executor:
         packages: Sequence[str] = ("numpy",),
         cores: Sequence[int] | None = None,
         threads: int = 0,
+        hash_seed: int = 0,
         cache: Path | Cache | None = None,
         share: bool = True,
         simulate_missing: Sequence[str] = (),
     ) -> None:
+        if not 0 <= hash_seed < 2**32:
+            raise ValueError(f"hash_seed must be in [0, 2**32), got {hash_seed}")
         bound = None if cores is None else tuple(sorted(set(cores)))
         count = workers if workers is not None else len(share_of_cores() if bound is None else bound)
         if count < 1:
@@ -56,10 +59,11 @@ class Executor:
         interpreter, names, missing = python or default_python(), tuple(packages), tuple(simulate_missing)
         self._file = DiskCache(cache) if isinstance(cache, Path) else None
         try:
-            self._pool = Pool(count, lambda: Worker(interpreter, names, missing, bound, threads))
+            self._pool = Pool(count, lambda: Worker(interpreter, names, missing, bound, threads, hash_seed))
             self._slots = self._pool.slots
             kept = cache if not isinstance(cache, Path) else self._file
-            salt = identity(interpreter, names, [*self.layers, f"threads {threads}"]) if kept is not None else b""
+            also = [f"threads {threads}", *([f"hash seed {hash_seed}"] if hash_seed else [])]
+            salt = identity(interpreter, names, [*self.layers, *also]) if kept is not None else b""
         except BaseException:
             self.close()
             raise

@@ -37,6 +37,7 @@ class Worker:
         simulate_missing: Sequence[str],
         cores: Sequence[int] | None = None,
         threads: int = 0,
+        hash_seed: int = 0,
     ) -> None:
         ours, theirs = socket.socketpair()
         options = {
@@ -57,7 +58,7 @@ class Worker:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
-                    env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
+                    env={"PYTHONHASHSEED": str(hash_seed), "LC_ALL": "C.UTF-8"},
                     cwd="/",
                     start_new_session=True,
                 )

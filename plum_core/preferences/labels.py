@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from plum_core.preferences.config import PreferenceCounts, SelectionConfig
 from plum_core.preferences.groups import Candidate, draw_total, make_groups
@@ -18,6 +18,7 @@ def make_labels(
     instructions: Iterable[Instruction],
     config: SelectionConfig,
     seed: int,
+    render: Callable[[Instruction], str] = render_prompt,
 ) -> tuple[list[Label], PreferenceCounts]:
     """Labels by instruction, at most ``max_labels`` of each verdict, in order of sample index; else as make_pairs."""
     groups, counts = make_groups(samples, verdicts, instructions, config, seed, mixed_only=config.mixed_only)
@@ -28,7 +29,7 @@ def make_labels(
         for wanted, side in ((True, group.chosen), (False, group.rejected)):
             kept = _capped(side, config.max_labels, coordinate_seed(seed, "labels", group.instruction.id, str(wanted)))
             counts.capped += len(side) - len(kept)
-            labels += [_label(group.instruction, candidate, wanted) for candidate in kept]
+            labels += [_label(render(group.instruction), candidate, wanted) for candidate in kept]
     return draw_total(labels, config, counts, seed), counts
 
 
@@ -38,13 +39,13 @@ def _capped(side: Sequence[Candidate], most: int, seed: int) -> list[Candidate]:
     return sorted(random.Random(seed).sample(side, most), key=lambda c: c.sample.index)
 
 
-def _label(instruction: Instruction, candidate: Candidate, wanted: bool) -> Label:
+def _label(prompt: str, candidate: Candidate, wanted: bool) -> Label:
     sample = candidate.sample
     return Label(
-        prompt=render_prompt(instruction),
+        prompt=prompt,
         completion=sample.text,
         label=wanted,
-        instruction_id=instruction.id,
+        instruction_id=sample.instruction_id,
         index=sample.index,
         prompt_token_ids=sample.prompt_token_ids,
         completion_token_ids=sample.token_ids,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from plum_core.preferences.config import PreferenceCounts, SelectionConfig
 from plum_core.preferences.distance import edit_distance
@@ -21,9 +21,11 @@ def make_pairs(
     instructions: Iterable[Instruction],
     config: SelectionConfig,
     seed: int,
+    render: Callable[[Instruction], str] = render_prompt,
 ) -> tuple[list[Pair], PreferenceCounts]:
     """Pairs by instruction, at most ``max_pairs`` each and ``max_total`` in all; and what was left out and why.
 
+    render: the text of a prompt, for readers; training takes the ids that were sampled from.
     Verdicts join samples by the id ``INSTRUCTION/INDEX``. Equal input and seed give equal pairs in equal order.
     Raises ValueError for a sample of an unknown instruction, or a sample or verdict that comes twice.
     """
@@ -33,7 +35,7 @@ def make_pairs(
         matches = _matches(group, config, coordinate_seed(seed, "pairs", group.instruction.id), excess)
         excess += sum(_longer(match) for match in matches)
         counts.capped += len(group.chosen) * len(group.rejected) - len(matches)
-        pairs += [_pair(group.instruction, *match) for match in matches]
+        pairs += [_pair(render(group.instruction), *match) for match in matches]
     return draw_total(pairs, config, counts, seed), counts
 
 
@@ -84,12 +86,12 @@ def _ordered(matches: Sequence[Match], choice: str, seed: int) -> list[Match]:
     return shuffled
 
 
-def _pair(instruction: Instruction, chosen: Candidate, rejected: Candidate) -> Pair:
+def _pair(prompt: str, chosen: Candidate, rejected: Candidate) -> Pair:
     return Pair(
-        prompt=render_prompt(instruction),
+        prompt=prompt,
         chosen=chosen.sample.text,
         rejected=rejected.sample.text,
-        instruction_id=instruction.id,
+        instruction_id=chosen.sample.instruction_id,
         chosen_index=chosen.sample.index,
         rejected_index=rejected.sample.index,
         prompt_token_ids=chosen.sample.prompt_token_ids,

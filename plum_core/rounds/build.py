@@ -11,7 +11,13 @@ from plum_core.training import World
 
 def make_engine(config: RunConfig, world: World | None = None) -> LocalEngine:
     """Models and sandbox of this rank; close it at the end."""
-    return LocalEngine(max_rows=config.sampling.max_rows, execution=config.execution, device=config.device, world=world)
+    return LocalEngine(
+        max_rows=config.sampling.max_rows,
+        execution=config.execution,
+        device=config.device,
+        world=world,
+        prompts=config.prompts,
+    )
 
 
 def make_source(config: RunConfig, engine: LocalEngine) -> TaskSource:

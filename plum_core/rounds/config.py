@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from plum_core.execution import Limits
 from plum_core.objectives import find_objective
 from plum_core.preferences import SelectionConfig
+from plum_core.prompts import PromptStyle
 from plum_core.rounds.grammar_source import GrammarConfig
 from plum_core.rounds.sources import TasksConfig
 from plum_core.sampling import SamplingParams
@@ -41,6 +42,16 @@ class DrawConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    """Leave out tokens less likely than this share of the likeliest one's probability."""
+    repetition_penalty: float = 1.0
+    """On ids of the prompt and of the sample; 1 is off."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
+    """Strings that end a sample."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Ids that end a sample beside the policy's own end-of-sequence ids."""
     max_new_tokens: int = 128
     max_rows: int = 512
     """Samples that decode together."""
@@ -53,9 +64,7 @@ class DrawConfig:
 
     def params(self) -> SamplingParams:
         """As the sampler takes them."""
-        return SamplingParams(
-            temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, max_new_tokens=self.max_new_tokens
-        )
+        return SamplingParams(**{f.name: getattr(self, f.name) for f in fields(SamplingParams)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +120,9 @@ class RunConfig:
     """The policy to stay near: the one before the first round, or the one before this round."""
     off_policy: Path | None = None
     """The control. Draw the samples from this checkpoint, not from the policy in training."""
+    prompts: PromptStyle = "comment"
+    """How the policy is asked. comment: the task above its code, as the embedded policy learned it. completion: the
+    task's own text. chat: a user's turn in the checkpoint's chat template; the program is the answer's code block."""
     device: str = "auto"
     """auto: the GPU of this rank where there is one, else the CPU."""
     quiet: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +12,8 @@ import torch
 
 import plum_models
 from plum_core.execution import Executor
-from plum_core.prompts import encode_prompt
-from plum_core.records import Program, Verdict
+from plum_core.prompts import Prompts, PromptStyle
+from plum_core.records import Instruction, Program, Verdict
 from plum_core.rounds.config import ExecutionConfig
 from plum_core.sampling import Completion, Request, Sampler, SamplingParams
 from plum_core.training import Example, PreferenceConfig, Records, World, planned_steps, train_round
@@ -32,8 +32,20 @@ class Policy(Protocol):
     def parameters(self) -> int:
         """How many."""
 
+    def render(self, instruction: Instruction) -> str:
+        """The text that it continues."""
+
+    def ask(self, text: str) -> str:
+        """The prompt of a supervised example as it reads it."""
+
+    def program(self, instruction: Instruction, text: str) -> str:
+        """The whole program of a sampled ``text``."""
+
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         """Token ids of a prompt, a leading special token included where the policy has one."""
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        """Token ids of a conversation in the policy's chat template. Raises ValueError where it has none."""
 
     def encode_completion(self, text: str) -> tuple[int, ...]:
         """Token ids of a completion that ends."""
@@ -99,8 +111,9 @@ def find_device(name: str) -> torch.device:
 class LoadedPolicy:
     """A checkpoint in memory, with its sampler."""
 
-    def __init__(self, folder: Path, device: torch.device, max_rows: int) -> None:
+    def __init__(self, folder: Path, device: torch.device, max_rows: int, prompts: PromptStyle = "comment") -> None:
         decoder, self.tokenizer = plum_models.load(folder)
+        self.prompts = Prompts(self.tokenizer, prompts)
         self.decoder = decoder.to(device)
         self._fingerprint = plum_models.fingerprint(decoder)
         self.sampler = Sampler(self.decoder, self.tokenizer, max_rows=max_rows)
@@ -113,11 +126,23 @@ class LoadedPolicy:
     def parameters(self) -> int:
         return sum(p.numel() for p in self.decoder.parameters())
 
+    def render(self, instruction: Instruction) -> str:
+        return self.prompts.render(instruction)
+
+    def ask(self, text: str) -> str:
+        return self.prompts.ask(text)
+
+    def program(self, instruction: Instruction, text: str) -> str:
+        return self.prompts.program(instruction, text)
+
     def encode_prompt(self, text: str) -> tuple[int, ...]:
-        return encode_prompt(self.tokenizer, text)
+        return self.prompts.encode(text)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(self.tokenizer.render_chat(messages)))
 
     def encode_completion(self, text: str) -> tuple[int, ...]:
-        return (*self.tokenizer.encode(text), self.tokenizer.eos_token_id)
+        return self.prompts.encode_completion(text)
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
         return self.sampler.sample(requests, params)
@@ -133,8 +158,9 @@ class LocalEngine:
         execution: ExecutionConfig,
         device: str = "auto",
         world: World | None = None,
+        prompts: PromptStyle = "comment",
     ) -> None:
-        self.max_rows, self.execution = max_rows, execution
+        self.max_rows, self.execution, self.prompts = max_rows, execution, prompts
         self.device, self.world = find_device(device), world or World()
         self._loaded: tuple[Path, LoadedPolicy] | None = None
         self._executor: Executor | None = None
@@ -142,7 +168,7 @@ class LocalEngine:
     def policy(self, folder: Path) -> Policy:
         if self._loaded is None or self._loaded[0] != folder:
             self._loaded = None  # before the next is read: two need not fit
-            self._loaded = (folder, LoadedPolicy(folder, self.device, self.max_rows))
+            self._loaded = (folder, LoadedPolicy(folder, self.device, self.max_rows, self.prompts))
         return self._loaded[1]
 
     @property
@@ -173,7 +199,7 @@ class LocalEngine:
         on_step: OnStep,
     ) -> Trained:
         self._loaded = None
-        policy = LoadedPolicy(start, self.device, self.max_rows)
+        policy = LoadedPolicy(start, self.device, self.max_rows, self.prompts)
         total = planned_steps(records, config)
         result = train_round(
             policy.decoder,
@@ -208,4 +234,6 @@ class LocalEngine:
 
 
 def _example(policy: LoadedPolicy, prompt: str, completion: str) -> Example:
-    return Example(prompt_ids=policy.encode_prompt(prompt), completion_ids=policy.encode_completion(completion))
+    return Example(
+        prompt_ids=policy.encode_prompt(policy.ask(prompt)), completion_ids=policy.encode_completion(completion)
+    )

@@ -22,6 +22,7 @@ from plum_core.evaluation import greedy_gain, sampled_gain, score, task_results
 from plum_core.evaluation.intervals import Interval
 from plum_core.objectives import find_objective
 from plum_core.preferences import make_labels, make_pairs
+from plum_core.prompts import render_prompt
 from plum_core.records import (
     Instruction,
     Label,
@@ -184,7 +185,10 @@ class Rounds:
         verdicts = read_jsonl(self.path(number, "verdicts"), Verdict)
         seed = coordinate_seed(self.config.seed, "preferences", number)
         make: Callable[..., tuple[list[Any], Any]] = make_labels if self.wants_labels else make_pairs
-        records, counts = make(samples, verdicts, instructions, self.config.selection, seed)
+        render = render_prompt
+        if self.config.prompts != "comment":  # a text of the checkpoint's own
+            render = self.engine.policy(self.config.policy).render
+        records, counts = make(samples, verdicts, instructions, self.config.selection, seed, render)
         row = dataclasses.asdict(counts)
         if self.config.learn == "sft" and records:
             records = self._supervised(number, len(records) * (1 if self.wants_labels else 2))
@@ -212,12 +216,12 @@ class Rounds:
         order = [i for _ in range(-(-count // len(examples))) for i in draw.sample(range(len(examples)), len(examples))]
         return [
             Label(
-                prompt=examples[i][0],
+                prompt=policy.ask(examples[i][0]),
                 completion=examples[i][1],
                 label=True,
                 instruction_id=f"sft-{i}",
                 index=0,
-                prompt_token_ids=policy.encode_prompt(examples[i][0]),
+                prompt_token_ids=policy.encode_prompt(policy.ask(examples[i][0])),
                 completion_token_ids=policy.encode_completion(examples[i][1]),
             )
             for i in order[:count]

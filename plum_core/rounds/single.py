@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from plum_core import settings
+from plum_core.prompts import PromptStyle
 from plum_core.records import Instruction, TestSuite, read_jsonl
 from plum_core.rounds.chunks import Tally, claim_parts, run_chunks
 from plum_core.rounds.config import ExecutionConfig
@@ -74,7 +75,12 @@ class Bench:
 
 @contextmanager
 def bench(
-    *, max_rows: int = 512, execution: ExecutionConfig | None = None, device: str = "auto", quiet: bool = False
+    *,
+    max_rows: int = 512,
+    execution: ExecutionConfig | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+    prompts: PromptStyle = "comment",
 ) -> Iterator[Bench]:
     """A bench that is cleared at the end, whatever happens. SIGTERM ends the block, and the program with status 0."""
     die_with_parent()
@@ -82,7 +88,9 @@ def bench(
         world = init_world()
         stack.callback(world.close)
         display = stack.enter_context(Display(make_console())) if world.is_main and not quiet else None
-        engine = LocalEngine(max_rows=max_rows, execution=execution or ExecutionConfig(), device=device, world=world)
+        engine = LocalEngine(
+            max_rows=max_rows, execution=execution or ExecutionConfig(), device=device, world=world, prompts=prompts
+        )
         yield Bench(stack.enter_context(engine), world, display)
 
 

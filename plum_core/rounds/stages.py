@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from plum_core.preferences import verdict_id
-from plum_core.prompts import program_code, render_prompt
 from plum_core.records import Instruction, Outcome, Program, Sample, TestSuite, Verdict
 from plum_core.rounds.chunks import Tally
 from plum_core.rounds.engine import Engine, Policy
@@ -37,13 +36,13 @@ def draw_samples(
         for i in instructions
     ]
     return [
-        _sample(instruction, request, completion, policy.fingerprint)
+        _sample(instruction, request, completion, policy)
         for instruction, request, completion in _in_order(policy, instructions, requests, params)
     ]
 
 
 def _request(policy: Policy, instruction: Instruction, seeds: tuple[int, ...]) -> Request:
-    return Request(id=instruction.id, token_ids=policy.encode_prompt(render_prompt(instruction)), seeds=seeds)
+    return Request(id=instruction.id, token_ids=policy.encode_prompt(policy.render(instruction)), seeds=seeds)
 
 
 def _in_order(
@@ -58,17 +57,17 @@ def _in_order(
             yield instruction, request, completion
 
 
-def _sample(instruction: Instruction, request: Request, completion: Completion, fingerprint: str) -> Sample:
+def _sample(instruction: Instruction, request: Request, completion: Completion, policy: Policy) -> Sample:
     return Sample(
         instruction_id=instruction.id,
         index=completion.index,
         text=completion.text,
-        code=program_code(instruction, completion.text),
+        code=policy.program(instruction, completion.text),
         token_ids=tuple(completion.token_ids),
         logprobs=tuple(float(f"{x:.9g}") for x in completion.logprobs),  # nine digits give every fp32 back
         prompt_token_ids=tuple(request.token_ids),
         finish_reason=completion.finish_reason,
-        policy=fingerprint,
+        policy=policy.fingerprint,
         seed=completion.seed,
     )
 
@@ -134,7 +133,7 @@ def evaluate_tasks(
         )
     }
     programs = [
-        program_of(name, program_code(instruction, answers[name]), suite)
+        program_of(name, policy.program(instruction, answers[name]), suite)
         for instruction, suite in tasks
         for name in (*(f"{instruction.id}/{k}" for k in range(n)), f"{instruction.id}/{GREEDY}")
     ]

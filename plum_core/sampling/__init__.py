@@ -7,5 +7,6 @@ coordinates, so it does not depend on which row or step it fell on.
 
 from plum_core.sampling.params import Completion, Request, SamplingParams
 from plum_core.sampling.sampler import Sampler
+from plum_core.sampling.stats import SamplerStats
 
-__all__ = ["Completion", "Request", "Sampler", "SamplingParams"]
+__all__ = ["Completion", "Request", "Sampler", "SamplerStats", "SamplingParams"]

@@ -94,6 +94,15 @@ class BlockManager:
         table.length += 1
         return copied
 
+    def shrink(self, table: Table, length: int) -> None:
+        """Forget the sequence's tokens from ``length`` on, all of them after its prompt."""
+        assert 0 < length <= table.length, f"a table of {table.length} tokens cannot shrink to {length}"
+        keep = -(-length // self.block_size)
+        for block in reversed(table.blocks[keep:]):
+            self._drop(block)
+        del table.blocks[keep:]
+        table.length = length
+
     def close(self, table: Table) -> None:
         """Give the sequence's blocks back; the table is empty afterwards, so that closing twice gives nothing twice."""
         for block in reversed(table.blocks):  # the ends are forgotten first: a beginning serves more prompts

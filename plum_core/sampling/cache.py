@@ -39,6 +39,12 @@ class Cache:
         self.first = self.column = 0  # the window is [first, column)
         self._lay_out(Arrangement([], 1, []))
 
+    @property
+    def allocated_bytes(self) -> int:
+        """Of keys and values, the copies that are laid out for batched products included."""
+        parts = (self.own, self.prompts.kv, self._keys, self._values)
+        return sum({p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in parts}.values())
+
     def admit(self, prompts: Prompts, owners: list[int]) -> None:
         """More rows behind the live ones; ``owners``: the prompt of each."""
         known = sorted(set(self.owners))
@@ -67,6 +73,7 @@ class Cache:
                 self._lay_out(after)
                 return
         self._fill_slots()
+        self._aligned = False
 
     def _lay_out(self, to: Arrangement) -> None:
         device = self.births.device
@@ -79,29 +86,35 @@ class Cache:
         self._slots = torch.tensor(to.slots, dtype=torch.int64, device=device)
         self._lengths = self.prompts.lengths[torch.tensor(self.owners, dtype=torch.int64, device=device)]
         self._fill_slots()
+        self._aligned = to.slots == list(range(to.size))  # rows are slots: nothing to gather
 
     def _fill_slots(self) -> None:
         """The row of each slot; an idle slot computes on row 0's numbers, and nobody reads it."""
         rows = torch.arange(len(self._slots), device=self._slots.device)
         self._rows = self._slots.new_zeros(self._arranged.size).index_copy_(0, self._slots, rows)
+        self._changed = True  # who is live: what stays the same from step to step is made again
 
     def begin_step(self) -> None:
         """A new column, and the mask of this step."""
-        self.first = int(self.births.min())
+        if self._changed:
+            self.first = int(self.births.min())
+            prompt = torch.arange(self._keys.shape[2], device=self.births.device)
+            self._behind = self._as_mask(prompt >= self._lengths.unsqueeze(-1))
+            self._changed = False
         if self.column == self.own.shape[4]:
             self._make_room()
         self.column += 1
         self._window = slice(self.first, self.column)
-        behind = torch.arange(self._keys.shape[2], device=self.births.device) >= self._lengths.unsqueeze(-1)
-        unborn = torch.arange(self.first, self.column, device=self.births.device) < self.births.unsqueeze(-1)
-        hidden = torch.cat((behind, unborn), -1)
-        self._mask = self._near_mask = self._as_mask(hidden)
+        own = torch.arange(self.first, self.column, device=self.births.device)
+        mask = torch.cat((self._behind, self._as_mask(own < self.births.unsqueeze(-1))), -1)
+        self._mask = self._near_mask = mask.unsqueeze(1)
         if self.config.sliding_window is not None:
-            self._near_mask = self._as_mask(hidden | (self._ages() >= self.config.sliding_window))
+            far = self._ages() >= self.config.sliding_window
+            self._near_mask = mask.masked_fill(far, -torch.inf).unsqueeze(1)
 
     def _as_mask(self, hidden: Tensor) -> Tensor:
-        """(R, S + W) bool to what is added to scores (R, H, S + W)."""
-        return torch.zeros_like(hidden, dtype=self.own.dtype).masked_fill_(hidden, -torch.inf).unsqueeze(1)
+        """(R, X) bool to what is added to scores."""
+        return torch.zeros_like(hidden, dtype=self.own.dtype).masked_fill_(hidden, -torch.inf)
 
     def _ages(self) -> Tensor:
         """(R, S + W): how many positions each key lies before its row's newest token."""
@@ -143,11 +156,13 @@ class Cache:
     def _to_slots(self, x: Tensor) -> Tensor:
         """(R, H, X) to (N * G, K * J, X)."""
         n, k, g = len(self._arranged.prompts), self._arranged.width, self.own.shape[3]
-        x = x.index_select(0, self._rows).view(n, k, g, -1, x.shape[-1])
+        x = x if self._aligned else x.index_select(0, self._rows)
+        x = x.view(n, k, g, -1, x.shape[-1])
         return x.transpose(1, 2).reshape(n * g, -1, x.shape[-1])
 
     def _to_rows(self, x: Tensor) -> Tensor:
         """(N * G, K * J, X) to (R, H, X)."""
         n, k, g = len(self._arranged.prompts), self._arranged.width, self.own.shape[3]
         x = x.view(n, g, k, -1, x.shape[-1]).transpose(1, 2)
-        return x.reshape(n * k, -1, x.shape[-1]).index_select(0, self._slots)
+        x = x.reshape(n * k, -1, x.shape[-1])
+        return x if self._aligned else x.index_select(0, self._slots)

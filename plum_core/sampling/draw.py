@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from plum_core.sampling.params import SamplingParams
+from plum_core.sampling.penalties import Past, penalise
 from plum_models.attention import soft_cap
 
 BLOCK = 64  # of the two-level draw: block sums first, then inside the one block that was chosen
 LOG2_E = 1 / math.log(2)
 CACHED_BYTES = 2**20  # logits in work at once where the head's matrix is small enough to be read again
 SMALL_HEAD_BYTES = 2**22
+WIDENED = 4  # times CACHED_BYTES: fewer, and the calls weigh more than the cache saves
 
 
 def _signed(value: int) -> int:
@@ -87,21 +90,26 @@ def _chosen(weights: Tensor, sums: Tensor, token: Tensor) -> Tensor:
     return weights.flatten(1).gather(-1, token.unsqueeze(-1)).squeeze(-1).log() - sums.sum(-1).log()
 
 
-def draw_(logits: Tensor, seeds: Tensor, positions: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor, Tensor]:
+def draw_(
+    logits: Tensor, seeds: Tensor, positions: Tensor, params: SamplingParams, past: Past | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """One token a row, its log-prob under the untempered and under the sampled distribution; overwrites the logits.
 
-    logits: (R, V) fp32; seeds, positions: (R,) int64. Returns (R,) int64, (R,) fp32, (R,) fp32.
+    logits: (R, V) fp32; seeds, positions: (R,) int64. past: what penalties count, given where ``params`` has any.
+    Returns (R,) int64, (R,) fp32, (R,) fp32.
     """
-    if params.temperature == 1 and not params.top_k and params.top_p == 1 and not params.min_p:
+    plain = params.temperature == 1 and not params.top_k and params.top_p == 1 and not params.min_p
+    if plain and past is None:
         weights, sums = exponentials_(logits)
         token = inverse_cdf(weights, sums, uniform(seeds, positions))
         logprob = _chosen(weights, sums, token)
         return token, logprob, logprob
+    penalised = logits if past is None else penalise(logits, past, params)
     if params.temperature == 0:
-        token = logits.argmax(-1)
+        token = penalised.argmax(-1)
         sampled = torch.zeros(len(token), device=token.device)
     else:
-        kept = exponentials_(keep_top(logits / params.temperature, params))
+        kept = exponentials_(keep_top(penalised / params.temperature, params))
         token = inverse_cdf(*kept, uniform(seeds, positions))
         sampled = _chosen(*kept, token)
     chosen = logits.gather(-1, token.unsqueeze(-1)).squeeze(-1) - logits.amax(-1)
@@ -115,20 +123,30 @@ def draw_tokens(
     positions: Tensor,
     params: SamplingParams,
     softcap: float | None = None,
+    past: Past | None = None,
+    product: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``draw_`` with logits = hidden @ head.T, some rows at a time so that their logits stay in the cache.
 
-    hidden: (R, D); head: (V, D). softcap: logits z become softcap * tanh(z / softcap). A head
-    that is itself larger than a cache is read once for all rows.
+    hidden: (R, D); head: (V, D). softcap: logits z become softcap * tanh(z / softcap). product: what multiplies by the
+    head where F.linear does not. A head that is itself larger than a cache is read once for all rows.
     """
-    rows = len(hidden)
-    if head.numel() * head.element_size() <= SMALL_HEAD_BYTES:
-        rows = max(1, CACHED_BYTES // (4 * len(head)))
-    parts = [
-        draw_(soft_cap(F.linear(h, head), softcap).float(), s, p, params)
-        for h, s, p in zip(hidden.split(rows), seeds.split(rows), positions.split(rows), strict=True)
-    ]
+    small = head.numel() * head.element_size() <= SMALL_HEAD_BYTES
+    cached = max(1, CACHED_BYTES // (4 * len(head)))
+    parts = []
+    for rows in _slices(len(hidden), cached if small else len(hidden)):
+        logits = F.linear(hidden[rows], head) if product is None else product(hidden[rows])
+        # logits of two bytes are widened for the draw: few at a time, where all of them would pass through memory
+        drawn = _slices(len(logits), len(logits) if small or logits.dtype == torch.float32 else WIDENED * cached)
+        for some in drawn:
+            at = slice(rows.start + some.start, rows.start + some.stop)
+            before = None if past is None else Past(past.prompt[at], past.drawn[at])
+            parts.append(draw_(soft_cap(logits[some], softcap).float(), seeds[at], positions[at], params, before))
     if len(parts) == 1:
         return parts[0]
     tokens, logprobs, sampled = zip(*parts, strict=True)
     return torch.cat(tokens), torch.cat(logprobs), torch.cat(sampled)
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(first, min(first + size, count)) for first in range(0, count, max(1, size))]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from plum_core.sampling.params import Request
@@ -22,25 +21,27 @@ class Piece:
         return len(self.indices)
 
 
-def plan(requests: Sequence[Request], cohort_rows: int) -> deque[list[Piece]]:
+def plan(requests: Iterable[Request | None], cohort_rows: int) -> Iterator[list[Piece] | None]:
     """Cohorts of at most ``cohort_rows`` samples, in the requests' order.
 
     A request that is larger than a cohort makes several, as equal as can be, of its own; others are never split.
+    Requests are pulled one ahead of the cohort that is given out; None, "nothing has come yet", is passed on behind
+    what came before it.
     """
-    cohorts: deque[list[Piece]] = deque()
-    room = 0
+    cohort: list[Piece] = []
     for number, request in enumerate(requests):
-        count = len(request.seeds)
-        if count > cohort_rows:
+        count = 0 if request is None else len(request.seeds)
+        if cohort and (request is None or count > cohort_rows - sum(map(len, cohort))):
+            yield cohort
+            cohort = []
+        if request is None:
+            yield None
+        elif count > cohort_rows:
             parts = -(-count // cohort_rows)
             cuts = [count * i // parts for i in range(parts + 1)]
             for i in range(parts):
-                cohorts.append([Piece(request, number, range(cuts[i], cuts[i + 1]), more=i + 1 < parts)])
-            room = 0
+                yield [Piece(request, number, range(cuts[i], cuts[i + 1]), more=i + 1 < parts)]
         elif count:
-            if count > room:
-                cohorts.append([])
-                room = cohort_rows
-            cohorts[-1].append(Piece(request, number, range(count)))
-            room -= count
-    return cohorts
+            cohort.append(Piece(request, number, range(count)))
+    if cohort:
+        yield cohort

@@ -1,223 +1,224 @@
-"""The sampler: keeps a batch of rows busy until every sample of every request is drawn.
+"""The sampler: every sample of every request, as fast as the memory allows.
 
-Samples enter in cohorts: as soon as a cohort's worth of rows is free (an eighth of ``max_rows``), the next prompts
-are prefilled, each once, and their samples join the batch. A finished sample leaves the batch in the same step. So
-every product of a step runs on live rows alone, whatever their cohort.
+Two batches do the work behind one face. ``contiguous``: as many rows as ``max_rows``, the fewest calls a token.
+``paged``: keys and values in blocks under a budget (``kv_tokens``), with chunked prefill, preemption and speculation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor
 
-from plum_core.sampling.cache import Cache
-from plum_core.sampling.draw import draw_tokens
+from plum_core.sampling.contiguous import ContiguousBatch
+from plum_core.sampling.paged import PagedBatch
 from plum_core.sampling.params import Completion, Request, SamplingParams
-from plum_core.sampling.plan import Piece, plan
-from plum_core.sampling.prefill import Prompts, prefill
-from plum_core.sampling.stops import first_stop
-from plum_models.decoder import Decoder, for_inference
+from plum_core.sampling.stats import SamplerStats
+from plum_core.sampling.weights import Weights, can_pack, weights_of
+from plum_models.decoder import Decoder
 from plum_models.tokenizer import Tokenizer
 
-
-@dataclass(slots=True)
-class SamplerStats:
-    """What the latest call of ``sample`` has done so far."""
-
-    decode_steps: int = 0
-    decode_tokens: int = 0
-    """Rows times steps: tokens fed back to the decoder, none of them idle."""
-    prefilled_prompts: int = 0
-    prefilled_tokens: int = 0
+Batch = ContiguousBatch | PagedBatch
 
 
 class Sampler:
     """Samples from the decoder's weights as they are when ``sample`` is called.
 
-    The weights must not change while a call's completions are being drawn: some are copied at its start, some not.
+    The weights must not change while a call's completions are being drawn, some are copied at its start and some not,
+    unless ``update_weights`` follows before the next completion is taken.
 
-    max_rows: how many samples decode together. Keys and values take max_rows x new tokens x layers x 2 x kv_heads
-    x head_dim numbers and as much for the prompts, once a prompt.
-    cohort_rows: how many samples enter together; so many rows less one may be idle while samples wait. Default:
-    an eighth of max_rows, at least 16.
+    max_rows: how many samples decode together. Without a budget keys and values take max_rows x new tokens x layers
+    x 2 x kv_heads x head_dim numbers and as much for the prompts, once a prompt.
+    cohort_rows: without a budget, how many samples enter together; so many rows less one may be idle while samples
+    wait. Default: an eighth of max_rows, at least 16.
+    kv_tokens: the budget: keys and values of so many tokens are held at most, in blocks of kv_block tokens. Samples
+    wait for memory, and the youngest are preempted and computed again later where it runs out.
+    step_tokens: with a budget, tokens a step may feed to the decoder, prompts in chunks of what the live rows leave.
+    Default: what max_rows need and 512.
+    speculate: with a budget, how many tokens at most are foretold by copying from the prompt and the sample itself
+    where the last ``MATCH`` tokens (``speculate.py``) stood there before. What is drawn stays the same.
+    packed: on a CPU, matrices laid out for products of few rows (``weights.py``): faster, for a second copy of some.
     """
 
     def __init__(
-        self, decoder: Decoder, tokenizer: Tokenizer, *, max_rows: int = 512, cohort_rows: int | None = None
+        self,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        *,
+        max_rows: int = 512,
+        cohort_rows: int | None = None,
+        kv_tokens: int | None = None,
+        kv_block: int = 8,
+        step_tokens: int | None = None,
+        speculate: int = 0,
+        packed: bool = False,
     ) -> None:
         cohort_rows = min(max_rows, max(16, max_rows // 8)) if cohort_rows is None else cohort_rows
         if not 1 <= cohort_rows <= max_rows:
             raise ValueError(f"cohort_rows must be in [1, max_rows={max_rows}] and max_rows >= 1, got {cohort_rows}")
-        self.decoder, self.tokenizer = decoder, tokenizer
+        if kv_tokens is None and (speculate or step_tokens is not None):
+            raise ValueError("speculate and step_tokens need a budget: give kv_tokens")
+        if speculate < 0 or kv_block < 1:
+            raise ValueError(f"speculate must be 0 (off) or more and kv_block at least 1, got {speculate}, {kv_block}")
+        if kv_tokens is not None and kv_tokens < kv_block:
+            raise ValueError(f"kv_tokens must be at least a block of kv_block={kv_block} tokens, got {kv_tokens}")
+        rows = max_rows * (1 + speculate)
+        if step_tokens is not None and step_tokens <= rows:
+            raise ValueError(f"step_tokens must be more than max_rows x (1 + speculate) = {rows}, got {step_tokens}")
+        if packed and not can_pack(decoder.head_weight):
+            raise ValueError(
+                f"packed needs a CPU and torch with oneDNN, the decoder is on {decoder.head_weight.device}"
+            )
+        self.decoder, self.tokenizer, self.packed = decoder, tokenizer, packed
         self.max_rows, self.cohort_rows = max_rows, cohort_rows
+        self.kv_tokens, self.kv_block, self.speculate = kv_tokens, kv_block, speculate
+        self.step_tokens = rows + 512 if step_tokens is None else step_tokens
         self.stats = SamplerStats()
+        self.version = 0
+        self.asleep = False
+        self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()  # calls whose completions are being taken
 
-    def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
+    def sample(
+        self,
+        requests: Iterable[Request | None],
+        params: SamplingParams,
+        *,
+        on_step: Callable[[SamplerStats], None] | None = None,
+    ) -> Iterator[Completion]:
         """Completions as they finish: one for each seed of each request.
 
-        Raises ValueError, before anything is drawn, where a prompt and its answer do not fit into the decoder's
-        positions or a prompt's token id is outside its vocabulary.
+        requests: a sequence is checked whole before anything is drawn. Any other iterable is pulled as there is room,
+        while the batch runs, and checked as it comes; it may give None where nothing has come yet.
+        on_step: called between two tokens; may call ``cancel``, ``update_weights`` and ``sleep``.
+        Raises ValueError where a prompt and its answer do not fit into the decoder's positions or the budget, or a
+        prompt's token id is outside its vocabulary.
         """
-        _check(requests, params, self.decoder)
+        self._awake()
+        if isinstance(requests, Sequence):
+            for request in requests:
+                self._check(request, params)
+        if self.speculate and params.penalises:
+            raise ValueError("speculate and penalties do not go together: a penalty changes with every token")
         self.stats = SamplerStats()
-        return self._drawn(requests, params)
+        return self._drawn(requests, params, on_step)
 
-    def _drawn(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
+    def cancel(self, request_id: str) -> None:
+        """Draw no more of this request's samples: those not yet finished are answered as "cancelled" with what they
+        have. Holds to the end of the calls of ``sample`` that are being taken from now.
+        """
+        for batch in self._batches:
+            batch.cancel(request_id)
+
+    @torch.inference_mode()
+    def update_weights(self) -> int:
+        """The decoder's weights were changed in place: the next token of every sample is drawn with them.
+
+        Keys and values of live samples stay, as computed by the weights before (as PipelineRL does, Piche et al. 2025);
+        prompts that wait to be shared and the prefix cache are dropped. Returns the new version, which ``Completion``
+        records by token. Call it between completions, or from ``on_step``.
+        """
+        self.version += 1
+        if self._batches and not self.asleep:
+            weights = self._weights()
+            for batch in self._batches:
+                batch.update(weights, self.version)
+        return self.version
+
+    def sleep(self) -> None:
+        """Give the memory of keys, values and copied weights back; live samples are computed again after ``wake``.
+
+        Raises ValueError in the middle of a call without a budget.
+        """
+        for batch in self._batches:
+            batch.sleep()
+        self.asleep = True
+
+    @torch.inference_mode()
+    def wake(self) -> None:
+        """Go on with the decoder's weights as they are now. Call ``update_weights`` too where they changed."""
+        self.asleep = False
+        if self._batches:
+            weights = self._weights()
+            for batch in self._batches:
+                batch.update(weights, self.version)
+
+    def _weights(self) -> Weights:
+        return weights_of(self.decoder, self.max_rows if self.packed else 0)
+
+    def _awake(self) -> None:
+        if self.asleep:
+            raise ValueError("the sampler sleeps: call wake before it is asked for completions")
+
+    def _drawn(
+        self,
+        requests: Iterable[Request | None],
+        params: SamplingParams,
+        on_step: Callable[[SamplerStats], None] | None,
+    ) -> Iterator[Completion]:
         with torch.inference_mode():
-            batch = _Batch(self, requests, params)
-        while batch.busy:
-            with torch.inference_mode():
-                done = batch.advance()
-            yield from done
+            batch = self._batch(requests, params)
+        batch.rows.version = self.version
+        self._batches.add(batch)
+        try:
+            while batch.busy:
+                self._awake()
+                with torch.inference_mode():
+                    done = batch.advance()
+                yield from done
+                if on_step is not None:
+                    on_step(batch.stats)
+        finally:
+            self._batches.discard(batch)
 
+    def _batch(self, requests: Iterable[Request | None], params: SamplingParams) -> Batch:
+        if not isinstance(requests, Sequence):
+            requests = self._checked(requests, params)
+        if self.kv_tokens is None:
+            return ContiguousBatch(
+                self._weights(),
+                self.tokenizer,
+                requests,
+                params,
+                self.stats,
+                max_rows=self.max_rows,
+                cohort_rows=self.cohort_rows,
+            )
+        return PagedBatch(
+            self._weights(),
+            self.tokenizer,
+            requests,
+            params,
+            self.stats,
+            max_rows=self.max_rows,
+            blocks=self.kv_tokens // self.kv_block,
+            block=self.kv_block,
+            step_tokens=self.step_tokens,
+            ahead=self.speculate,
+        )
 
-def _check(requests: Sequence[Request], params: SamplingParams, decoder: Decoder) -> None:
-    limit, vocabulary = decoder.config.max_position_embeddings, decoder.config.vocab_size
-    for r in requests:
-        if len(r.token_ids) + params.max_new_tokens > limit:
+    def _checked(self, requests: Iterable[Request | None], params: SamplingParams) -> Iterator[Request | None]:
+        for request in requests:
+            self._check(request, params)
+            yield request
+
+    def _check(self, request: Request | None, params: SamplingParams) -> None:
+        if request is None:
+            return
+        limit, vocabulary = self.decoder.config.max_position_embeddings, self.decoder.config.vocab_size
+        ids, tokens = request.token_ids, len(request.token_ids) + params.max_new_tokens
+        if tokens > limit:
             raise ValueError(
-                f"request {r.id!r}: {len(r.token_ids)} prompt tokens and max_new_tokens={params.max_new_tokens} pass "
+                f"request {request.id!r}: {len(ids)} prompt tokens and max_new_tokens={params.max_new_tokens} pass "
                 f"the policy's {limit} positions: lower max_new_tokens or drop the prompt"
             )
-        if not 0 <= min(r.token_ids) <= max(r.token_ids) < vocabulary:
+        if not 0 <= min(ids) <= max(ids) < vocabulary:
             raise ValueError(
-                f"request {r.id!r}: token ids span {min(r.token_ids)} to {max(r.token_ids)}, the policy's vocabulary "
+                f"request {request.id!r}: token ids span {min(ids)} to {max(ids)}, the policy's vocabulary "
                 f"is 0 to {vocabulary - 1}: encode the prompt with the policy's own tokenizer"
             )
-
-
-class _Batch:
-    """The live rows of one call, cohort after cohort, and what was drawn for them."""
-
-    def __init__(self, sampler: Sampler, requests: Sequence[Request], params: SamplingParams) -> None:
-        self.sampler, self.params, self.stats = sampler, params, sampler.stats
-        self.decoder = for_inference(sampler.decoder)
-        device = self.decoder.head_weight.device
-        self.waiting = plan(requests, sampler.cohort_rows)
-        self.prefilled: dict[int, tuple[Prompts, Tensor]] = {}  # by request, while pieces of it wait
-        rows = min(sampler.max_rows, sum(len(r.seeds) for r in requests))
-        self.cache = Cache(self.decoder.config, rows, self.decoder.head_weight)
-        self.free = list(range(rows))[::-1]  # places in the tables of what was drawn
-        self.ids = torch.zeros((rows, params.max_new_tokens), dtype=torch.int64, device=device)
-        self.logprobs = torch.zeros((2, rows, params.max_new_tokens), device=device)  # untempered, sampled
-        self.owners: dict[int, tuple[Request, int]] = {}  # by place
-        # of each live row: last token, its position, tokens drawn, seed, place
-        self.state = torch.zeros((5, 0), dtype=torch.int64, device=device)
-        self.ends = torch.tensor(sorted({*sampler.tokenizer.eos_token_ids, *params.stop_token_ids}), device=device)
-
-    @property
-    def busy(self) -> bool:
-        return bool(self.waiting or self.cache.owners)
-
-    def advance(self) -> list[Completion]:
-        """Let in what fits, then draw one token for every live row; the samples that this finished."""
-        done: list[Completion] = []
-        while self.waiting and sum(map(len, self.waiting[0])) <= len(self.free):
-            done += self._admit(self.waiting.popleft())
-        return done + self._step() if self.cache.owners else done
-
-    def _admit(self, pieces: Sequence[Piece]) -> list[Completion]:
-        """A cohort joins the batch; its samples' first tokens come from the state after their prompts."""
-        prompts, states = self._prefill(pieces)
-        owners = [row for row, piece in enumerate(pieces) for _ in piece.indices]
-        samples = [(piece.request, index) for piece in pieces for index in piece.indices]
-        places = [self.free.pop() for _ in samples]
-        self.owners |= zip(places, samples, strict=True)
-        rows = torch.tensor(owners, device=self.state.device)
-        new = torch.zeros((5, len(owners)), dtype=torch.int64, device=self.state.device)
-        new[1] = prompts.lengths[rows] - 1
-        new[3] = torch.tensor([request.seeds[index] for request, index in samples])
-        new[4] = torch.tensor(places)
-        before = self.state.shape[1]
-        self.state = torch.cat((self.state, new), 1)
-        self.cache.admit(prompts, owners)
-        return self._take(states[rows], before)
-
-    def _prefill(self, pieces: Sequence[Piece]) -> tuple[Prompts, Tensor]:
-        """The pieces' prompts; a request in several pieces is kept from the first to the last."""
-        number = pieces[0].request_number
-        prompts = self.prefilled.pop(number, None)
-        if prompts is None:
-            prompts = prefill(self.decoder, [piece.request for piece in pieces])
-            self.stats.prefilled_prompts += len(pieces)
-            self.stats.prefilled_tokens += sum(len(piece.request.token_ids) for piece in pieces)
-        if pieces[0].more:
-            self.prefilled[number] = prompts
-        return prompts
-
-    def _step(self) -> list[Completion]:
-        self.cache.begin_step()
-        hidden = self.decoder(self.state[0].unsqueeze(-1), self.state[1].unsqueeze(-1), self.cache.attend)
-        self.stats.decode_steps += 1
-        self.stats.decode_tokens += self.state.shape[1]
-        return self._take(hidden[:, 0], 0)
-
-    def _take(self, hidden: Tensor, first: int) -> list[Completion]:
-        """Draw the next token of the rows from ``first`` on; release those that are finished."""
-        state = self.state[:, first:]
-        _, _, drawn, seeds, places = state
-        cap = self.decoder.config.logit_softcap
-        token, *logprobs = draw_tokens(hidden, self.decoder.head_weight, seeds, drawn, self.params, cap)
-        self.ids[places, drawn] = token
-        for kind, logprob in enumerate(logprobs):
-            self.logprobs[kind, places, drawn] = logprob
-        state[0] = token
-        state[1:3] += 1
-        ended = torch.isin(token, self.ends)
-        if self.params.stop:
-            finished = ended | self._stopped_by_string(places, drawn) | (drawn >= self.params.max_new_tokens)
-        else:
-            finished = ended | (drawn >= self.params.max_new_tokens)
-        which = finished.nonzero().squeeze(-1)
-        if not len(which):
-            return []
-        out = self._completions(places[which], ended[which], drawn[which])
-        self._release((which + first).tolist())
-        return out
-
-    def _stopped_by_string(self, places: Tensor, drawn: Tensor) -> Tensor:
-        """(R,) bool. The whole text is decoded: a token's text may depend on what stands before it."""
-        decode, stop = self.sampler.tokenizer.decode, self.params.stop
-        rows = zip(self.ids[places].tolist(), drawn.tolist(), strict=True)
-        found = [first_stop(decode(ids[:count]), stop) is not None for ids, count in rows]
-        return torch.tensor(found, device=places.device)
-
-    def _completions(self, places: Tensor, ended: Tensor, drawn: Tensor) -> list[Completion]:
-        columns = (places, ended, drawn, self.ids[places], *self.logprobs[:, places])
-        out = []
-        for place, end, count, ids, logprobs, sampled in zip(*(c.tolist() for c in columns), strict=True):
-            request, index = self.owners.pop(place)
-            self.free.append(place)
-            text = self.sampler.tokenizer.decode(ids[: count - end])
-            stopped = first_stop(text, self.params.stop)
-            if stopped is not None:
-                text = text[: stopped[0]]
-            reason = stopped[1] if stopped is not None else ids[count - 1] if end else None
-            out.append(
-                Completion(
-                    request_id=request.id,
-                    index=index,
-                    token_ids=tuple(ids[:count]),
-                    logprobs=tuple(logprobs[:count]),
-                    text=text,
-                    finish_reason="length" if reason is None else "stop",
-                    seed=request.seeds[index],
-                    sampled_logprobs=tuple(sampled[:count]),
-                    stop_reason=reason,
-                )
+        if self.kv_tokens is not None and -(-tokens // self.kv_block) > self.kv_tokens // self.kv_block:
+            raise ValueError(
+                f"request {request.id!r}: {len(ids)} prompt tokens and max_new_tokens={params.max_new_tokens} need "
+                f"more than kv_tokens={self.kv_tokens} in blocks of {self.kv_block}: raise it or drop the prompt"
             )
-        return out
-
-    def _release(self, finished: list[int]) -> None:
-        """Live rows from the end take the places of finished ones."""
-        gone = set(finished)
-        live = self.state.shape[1] - len(gone)
-        holes = [row for row in finished if row < live]
-        movers = [row for row in range(live, self.state.shape[1]) if row not in gone]
-        if holes:
-            self.state[:, holes] = self.state[:, movers]
-        self.state = self.state[:, :live]
-        self.cache.release(holes, movers, live)

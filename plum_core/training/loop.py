@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from plum_core.training.averaging import WeightAverage
 from plum_core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from plum_core.training.masters import Masters
 from plum_core.training.metrics import StepMetrics
 from plum_core.training.optim import (
     OptimConfig,
@@ -126,6 +127,7 @@ class _Training:
         carried: Carried | None,
     ) -> None:
         self.decoder, self.config, self.folder, self.world = decoder, config, folder, world
+        self.masters = decoder if isinstance(decoder, Masters) else None
         self.carried = carried
         self.fingerprint = fingerprint
         self.weights = [weight for _, weight in trained(decoder)]
@@ -148,6 +150,8 @@ class _Training:
         with torch.no_grad():
             for name, weight in trained(self.decoder):
                 weight.copy_(found.tensors["weights"][name])
+        if self.masters:
+            self.masters.publish()
         restore_optimizers(self.optimizers, found.tensors["optimizer"])
         self.average.restore(found.tensors["average"], found.meta["averaged"])
         if self.carried and "carried" in found.tensors:
@@ -191,6 +195,8 @@ class _Training:
         set_rates(self.optimizers, self.config.optim, factor)
         for optimizer in self.optimizers:
             optimizer.step()
+        if self.masters:
+            self.masters.publish()
         self.average.update(self.decoder, step)
         row |= {"grad_norm": norm, "lr": self.config.optim.learning_rate * factor}
         return {"step": step + 1, **row, "step_s": time.perf_counter() - start}
@@ -206,6 +212,7 @@ def run_steps(
     on_metrics: OnMetrics | None = None,
     world: World | None = None,
     carried: Carried | None = None,
+    masters: Masters | None = None,
 ) -> TrainResult:
     """Train ``decoder`` in place, from ``folder``'s newest checkpoint where there is one.
 
@@ -213,16 +220,22 @@ def run_steps(
     bit. ``fingerprint``: of data, first weights and settings; a checkpoint of another one is refused.
     ``on_metrics`` is called on rank 0 after each step of this sitting.
 
+    masters: those of ``decoder`` where it is bf16 already; made here where ``config.optim.weights`` asks for them. The
+    decoder comes out with the masters for weights.
+
     SIGTERM, where the program listens to it (``ends_on_sigterm``), saves after the step in hand and raises Stopped.
 
     Raises ValueError where the weights are not fp32 (they are the master copy) or the checkpoint is another
     run's; FloatingPointError where a gradient is not finite, before it reaches the weights.
     """
     world = world or World()
-    wrong = {str(w.dtype) for _, w in trained(decoder)} - {"torch.float32"}
+    if masters is None and config.optim.weights == "bf16-master":
+        masters = Masters(decoder)
+    kept = masters or decoder
+    wrong = {str(w.dtype) for _, w in trained(kept)} - {"torch.float32"}
     if wrong:
         raise ValueError(f"training keeps its weights in fp32, got {', '.join(sorted(wrong))}: call decoder.float()")
-    training = _Training(decoder, config, Path(folder), fingerprint, world, carried)
+    training = _Training(kept, config, Path(folder), fingerprint, world, carried)
     done = training.resume()
     with deferred():
         for step in range(done, config.total_steps):
@@ -236,7 +249,9 @@ def run_steps(
                 world.barrier()
                 raise Stopped
     world.barrier()  # the last checkpoint is on disk before any rank goes on
-    training.average.apply(decoder)
+    training.average.apply(kept)
+    if masters:
+        masters.give_back()
     for w in training.weights:
         w.grad = None
     return TrainResult(

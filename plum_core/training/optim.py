@@ -27,6 +27,7 @@ class OptimConfig:
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
     decay_fraction: float = 0.3  # wsd: the share of all steps over which the rate falls at the end
     clip_norm: float = 1.0  # of the gradient over all weights; inf never clips
+    weights: Literal["fp32", "bf16-master"] = "fp32"  # bf16-master: compute in bf16, step and save fp32 masters
 
     def __post_init__(self) -> None:
         rules = {
@@ -41,6 +42,7 @@ class OptimConfig:
             "schedule must be constant, linear, cosine or wsd": self.schedule in SCHEDULES,
             "decay_fraction must be in (0, 1]": 0 < self.decay_fraction <= 1,
             "clip_norm must be > 0": self.clip_norm > 0,
+            "weights must be fp32 or bf16-master": self.weights in ("fp32", "bf16-master"),
         }
         for rule, holds in rules.items():
             if not holds:

@@ -22,6 +22,7 @@ from plum_core.training.loop import (
     run_steps,
     weights_digest,
 )
+from plum_core.training.masters import Masters
 from plum_core.training.preference_config import PreferenceConfig
 from plum_core.training.preference_step import Round
 from plum_core.training.reference import examples_digest
@@ -102,6 +103,7 @@ def _add_reference(
         this.add_reference(decoder, folder)
         return None
     loaded = reference if isinstance(reference, Decoder) else reference()
+    loaded = loaded.to(next(decoder.parameters()).dtype)  # the policy's rounding on both sides of every ratio
     this.add_reference(loaded, folder)
     return weights_digest(loaded)
 
@@ -135,6 +137,7 @@ def train_round(
     world = world or World()
     this = make_round(decoder, records, replay, config, seed, world)
     start = weights_digest(decoder)
+    masters = Masters(decoder) if config.optim.weights == "bf16-master" else None
     far = _add_reference(this, decoder, reference, folder) or start
     if config.lora.config is not None:  # fresh adapters change nothing, so the reference above is the decoder's own
         add_lora(decoder, config.lora.config, coordinate_seed(seed, "lora"))
@@ -157,4 +160,5 @@ def train_round(
         on_metrics=on_metrics,
         world=world,
         carried=this,
+        masters=masters,
     )

@@ -118,6 +118,12 @@ class PreferenceConfig(StepOptions):
             raise ValueError(f"epochs must be >= 1, got {self.epochs}")
         self._check_groups(spec)
         self._check_reference(spec)
+        for name, on in (("lora.rank", self.lora.rank), ("moving.every", self.moving.every)):
+            if on and self.optim.weights == "bf16-master":
+                raise ValueError(
+                    f"optim.weights = bf16-master cannot honour {name}={on}: adapters and a moving reference are kept "
+                    f"in fp32; use optim.weights = fp32, or set {name} to 0"
+                )
         if spec.coupled and self.lora.dropout:
             raise ValueError(
                 f"{self.objective} passes over a batch twice, and dropout would differ: lora.dropout must be 0, "

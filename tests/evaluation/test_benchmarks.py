@@ -15,7 +15,8 @@ import pytest
 
 from plum_core.evaluation.benchmark import Task
 from plum_core.evaluation.evalplus import load as load_plus
-from plum_core.evaluation.grade import compare, grade, results_at
+from plum_core.evaluation.figures import figures
+from plum_core.evaluation.grade import grade, results_at
 from plum_core.evaluation.livecodebench import load as load_lcb
 from plum_core.evaluation.livecodebench import unpacked
 from plum_core.evaluation.plus_rules import all_right
@@ -108,6 +109,8 @@ def test_tolerance_stays_once_it_is_set() -> None:
     assert all_right("f", 0.0, [[1], [2]], ["0.5", "[1, 2.0]"], ["0.5", "[1, 2.0000001]"])
     assert not all_right("f", 0.0, [[2]], ["[1, 2.0]"], ["[1, 2.0000001]"])
     assert all_right("f", 0.0, [[1]], ["[inf, 1.0]"], ["[inf, 1.0000001]"])
+    assert not all_right("f", 1e-4, [[1]], ["0.3"], ["0.30000000000000004"], exact_floats=True)
+    assert all_right("find_zero", 1e-4, [[[-6, 2]]], ["3.0"], ["3.0000001"], exact_floats=True)  # its own rule stays
 
 
 def lcb_file(path: Path) -> Path:
@@ -199,6 +202,6 @@ def test_runs_are_compared_task_by_task(executor: Executor, tmp_path: Path) -> N
         )
 
     before, after = run("print(2 * int(input()))", turn.format("a")), run("print(6)", turn.format("a[::-1]"))
-    found = compare(before, after, "base")
-    assert (found.better, found.worse) == ([("b", 0.0, 1.0)], [("a", 1.0, 0.0)])
-    assert [(r.id, r.passed, r.n) for r in results_at(after, "base")] == [("a", 0, 1), ("b", 1, 1)]
+    old, new = results_at(before, "base"), results_at(after, "base")
+    assert figures(new, (), old)[-2:] == ["better: 1 tasks (b)", "worse: 1 tasks (a)"]
+    assert [(r.id, r.passed, r.n) for r in new] == [("a", 0, 1), ("b", 1, 1)]

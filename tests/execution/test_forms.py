@@ -30,6 +30,8 @@ def double(x): return x * 2
 def height(node): return 0 if node is None else 1 + max(height(node.left), height(node.right))
 def reverse(xs): xs.reverse()
 def rows(m): m[0].append(1); m.append([2])
+def itself(x, *rest): return x
+def copied(xs): return list(xs)
 def numbers(n): yield from range(n)
 def apply(g, x): return g(x)
 def positive(x):
@@ -59,6 +61,10 @@ def array(n):
 
 # Of each pair the first test passes on CODE and the second does not.
 PAIRS = {
+    "same object": ("v = [1]\nassert itself(v) is v", "v = [1]\nassert copied(v) is v"),
+    "another object": ("v = [1]\nassert copied(v) is not v", "v = [1]\nassert itself(v) is not v"),
+    "same of two": ("a, b = [1], [1]\nassert itself(a, b) is a", "a, b = [1], [1]\nassert itself(b, a) is a"),
+    "same function": ("def g(): pass\nassert itself(g) is g", "def g(): pass\nassert itself(g) is not g"),
     "class": ("s = Stack()\ns.push(3)\nassert s.pop() == 3 and len(s) == 0", "s = Stack()\nassert len(s) == 1"),
     "class_item": ("s = Stack()\ns.push(3)\nassert s[0] == 3", "s = Stack()\ns.push(3)\nassert s[0] == 4"),
     "tree": (

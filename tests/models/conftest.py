@@ -32,6 +32,11 @@ def rope(kind: str, **values: float) -> dict[str, dict[str, float | str]]:
 
 
 EXPERTS = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24, head_dim=16)
+LATENT = dict(
+    kv_lora_rank=20, q_lora_rank=28, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=10, num_key_value_heads=4,
+    n_routed_experts=6, n_shared_experts=1, num_experts_per_tok=2, moe_intermediate_size=24, first_k_dense_replace=1,
+    routed_scaling_factor=1.5,
+)  # fmt: skip
 LAYOUTS = {
     "llama": (transformers.LlamaConfig, {}),
     "llama-tied-mha": (transformers.LlamaConfig, dict(tie_word_embeddings=True, num_key_value_heads=4)),
@@ -57,6 +62,13 @@ LAYOUTS = {
     "starcoder2": (transformers.Starcoder2Config, dict(sliding_window=9)),
     "starcoder2-plain": (transformers.Starcoder2Config, dict(use_bias=False, tie_word_embeddings=False)),
     "stablelm": (transformers.StableLmConfig, dict(partial_rotary_factor=0.5, use_qkv_bias=True)),
+    "deepseek-v2": (transformers.DeepseekV2Config, LATENT),
+    "deepseek-v2-lite-yarn": (
+        transformers.DeepseekV2Config,
+        LATENT
+        | dict(q_lora_rank=None, n_shared_experts=2, v_head_dim=16, n_routed_experts=4, num_experts_per_tok=3)
+        | rope("yarn", factor=4.0, original_max_position_embeddings=64, mscale=0.9, mscale_all_dim=0.6),
+    ),
     "gemma2": (
         transformers.Gemma2Config,
         dict(head_dim=16, sliding_window=9, query_pre_attn_scalar=24, attn_logit_softcapping=2.0),

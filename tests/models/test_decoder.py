@@ -87,7 +87,16 @@ def test_for_inference_is_the_same_function_on_copies(make, layout, hf_folder):
     before = decoder(ids).detach()
     twin = for_inference(decoder)
     torch.testing.assert_close(twin(ids), before, rtol=1e-5, atol=1e-5)
-    assert twin.head_weight is decoder.head_weight and decoder.layers[0].self_attn.joined is None
+    assert twin.head_weight is decoder.head_weight
+    if decoder.config.kv_lora_rank:  # latents have nothing to join; the dense layer's gate and up are copies
+        part, attention = decoder.layers[0].mlp, twin.layers[0].self_attn
+        assert part.joined is None and attention.kv_b_proj.weight is decoder.layers[0].self_attn.kv_b_proj.weight
+        with torch.no_grad():
+            part.gate_proj.weight.zero_()
+        assert not torch.allclose(decoder(ids), before, atol=1e-3)
+        torch.testing.assert_close(twin(ids), before, rtol=1e-5, atol=1e-5)
+        return
+    assert decoder.layers[0].self_attn.joined is None
     with torch.no_grad():
         decoder.layers[0].self_attn.q_proj.weight.zero_()
     assert not torch.allclose(decoder(ids), before, atol=1e-3)

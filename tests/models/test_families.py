@@ -13,6 +13,7 @@ from plum_models.families import FAMILIES, read_config, resolve, to_json
 LLAMA = dict(
     model_type="llama", vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4
 )  # fmt: skip
+LATENT = dict(model_type="deepseek_v2", num_experts_per_tok=2)
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=512)
 
 REAL = {  # file: (heads, kv heads, head width, theta, biases of q k v and of o, tied, rotary kind, its factor)
@@ -20,6 +21,7 @@ REAL = {  # file: (heads, kv heads, head width, theta, biases of q k v and of o,
     "codellama_13b": (40, 40, 128, 1e6, (False, False), False, "default", 1.0),
     "codellama_34b": (64, 8, 128, 1e6, (False, False), False, "default", 1.0),
     "deepseek-coder-1.3b-instruct": (16, 16, 128, 1e5, (False, False), False, "linear", 4.0),
+    "deepseek_v2_lite": (16, 16, 192, 1e4, (False, False), False, "yarn", 40.0),
     "llama2_7b": (32, 32, 128, 1e4, (False, False), False, "default", 1.0),
     "llama3_1_8b": (32, 8, 128, 5e5, (False, False), False, "llama3", 8.0),
     "llama3_1_70b": (64, 8, 128, 5e5, (False, False), False, "llama3", 8.0),
@@ -40,7 +42,6 @@ REAL = {  # file: (heads, kv heads, head width, theta, biases of q k v and of o,
     "tinyllama_1b_chat_v1.0": (32, 4, 64, 1e4, (False, False), False, "default", 1.0),
 }
 REFUSED = {
-    "deepseek_v2_lite": "model_type 'deepseek_v2' is not supported",
     "gpt2": "model_type 'gpt2' is not supported",
     "gpt_bigcode": "model_type 'gpt_bigcode' is not supported",
     "phi-2": "model_type 'phi-msft' is not supported",
@@ -94,7 +95,8 @@ def test_defaults_of_a_layout_are_those_of_transformers(kind):
     rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
     if kind == "stablelm":
         rope["rope_parameters"]["partial_rotary_factor"] = 0.25
-    assert resolve(theirs.to_dict() | rope) == resolve(dict(model_type=kind, **sizes))
+    asked = {"num_experts_per_tok": 6} if kind == "deepseek_v2" else {}  # which has no default
+    assert resolve(theirs.to_dict() | rope | asked) == resolve(dict(model_type=kind, **sizes, **asked))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +131,14 @@ def test_defaults_of_a_layout_are_those_of_transformers(kind):
         (dict(model_type="mistral", sliding_window="all"), "sliding_window must be a whole number .* got 'all'"),
         (dict(model_type="qwen3_moe", num_experts_per_tok=200), "0 < num_experts_per_tok <= num_experts"),
         (dict(model_type="stablelm", use_parallel_residual=True), "attention and MLP stand in a row here"),
+        (LATENT | {"num_experts_per_tok": None}, "num_experts_per_tok must be a whole number from 1 on, got None"),
+        (LATENT | {"topk_method": "group_limited_greedy"}, "topk_method = 'group_limited_greedy' is not supported"),
+        (LATENT | {"scoring_func": "sigmoid"}, "scoring_func = 'sigmoid' is not supported"),
+        (LATENT | {"norm_topk_prob": True}, "norm_topk_prob = True is not supported"),
+        (LATENT | {"first_k_dense_replace": 5}, "first_k_dense_replace = 5 must be a whole number from 0 to 4"),
+        (LATENT | {"head_dim": 8}, "head_dim = 8 contradicts qk_rope_head_dim = 64"),
+        (LATENT | {"v_head_dim": 256}, "v_head_dim must be from 1 to 192, a key's width, got 256"),
+        (LATENT | {"num_key_value_heads": 2}, "num_key_value_heads must be 4, got 2"),
         (dict(model_type="starcoder2", norm_type="rms"), "norm_type = 'rms' is not supported"),
     ],
 )
@@ -137,6 +147,12 @@ def test_what_would_change_the_function_is_refused_by_name(changes, message):
     with pytest.raises(ValueError, match=message) as caught:
         resolve(LLAMA | changes, "here/config.json")
     assert str(caught.value).startswith("here/config.json: ")
+
+
+def test_a_switch_that_is_off_changes_nothing():
+    assert resolve(LLAMA | {"use_mrope": False}) == resolve(LLAMA)  # as Qwen2.5's base models have it
+    with pytest.raises(ValueError, match="use_mrope = True is not supported"):
+        resolve(LLAMA | {"use_mrope": True})
 
 
 def test_both_spellings_of_rotary_scaling_are_read():

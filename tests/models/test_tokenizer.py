@@ -128,3 +128,14 @@ def test_real_folders_encode_as_transformers_does(shared_data, name):
         assert ids == theirs(text, add_special_tokens=False)["input_ids"]
         assert ours.decode(ids) == text
     assert ours.bos_token_id != ours.eos_token_id
+
+
+def test_ends_that_the_special_tokens_map_alone_names_are_read(make, tmp_path):
+    for name, content in make.tokenizer().files().items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    (tmp_path / "special_tokens_map.json").write_text(
+        json.dumps({"eos_token": {"content": "<|endoftext|>"}, "pad_token": "<|pad|>"})
+    )
+    found = Tokenizer.from_folder(tmp_path)
+    assert (found.eos_token_ids, found.pad_token_id) == ({0}, 1)

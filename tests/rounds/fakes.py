@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from plum_core.prompts import program_code, render_prompt
 from plum_core.records import Instruction, Label, Outcome, Pair, Program, TestSuite, Verdict, write_atomic
 from plum_core.rounds.config import DrawConfig, EvaluationConfig, RunConfig
 from plum_core.rounds.engine import OnStep, Trained
@@ -48,6 +49,8 @@ class FakePolicy:
     def __init__(self, folder: Path) -> None:
         self.quality = int((folder / "quality.txt").read_text())
         self.fingerprint = f"quality-{self.quality}"
+
+    render, program, ask = staticmethod(render_prompt), staticmethod(program_code), staticmethod(str)
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return tuple(text.encode())

@@ -12,7 +12,7 @@ from plum_core.sampling.blocks import BlockManager, OutOfBlocks
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["open", "fork", "append", "append", "append", "close", "forget"]),
+        st.sampled_from(["open", "fork", "append", "append", "append", "shrink", "close", "forget"]),
         st.integers(0, 20),
         st.lists(st.integers(0, 1), min_size=1, max_size=11),
     ),
@@ -49,6 +49,13 @@ class Memory:
         at = table.length - 1
         self.cells[table.blocks[at // self.size], at % self.size] = contents[-1]
 
+    def shrink(self, which, number):
+        table, contents = self.live[which]
+        own = sum(token[0] == "own" for token in contents)
+        length = len(contents) - number % (own + 1)
+        self.manager.shrink(table, length)
+        del contents[length:]
+
     def check(self):
         held = Counter(block for table, _ in self.live for block in table.blocks)
         assert self.manager.holders == [held[b] for b in range(len(self.manager.holders))]
@@ -72,6 +79,8 @@ def test_every_sequence_reads_what_it_wrote_and_all_blocks_come_back(steps, bloc
                 memory.epoch += 1
             elif which is not None and what == "append":
                 memory.append(which)
+            elif which is not None and what == "shrink":
+                memory.shrink(which, number)
             elif which is not None and what == "fork":
                 table, contents = memory.live[which]
                 memory.live.append((memory.manager.fork(table), list(contents)))

@@ -1,9 +1,10 @@
 """The program's half of tests that cannot be split: it serves the tester's requests, one at a time.
 
 A request names a global or an object by number; values travel by copy (see codec), everything else as a handle.
-After a call, arguments that the program changed in place are sent back, so that the tester sees the change. A
-function of the test's that was handed over is called back: ``[nonce, "b", number, args]``, to which the tester answers
-``["return", value]`` or ``["raise", names, message]``; until then it may send further requests.
+After a call, arguments that the program changed in place are sent back, so that the tester sees the change, and which
+argument the answer is, so that ``f(x) is x`` holds where it does. A function of the test's that was handed over is
+called back: ``[nonce, "b", number, args]``, to which the tester answers ``["return", value]`` or
+``["raise", names, message]``; until then it may send further requests.
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ class Session:
 
 
 def serve(fd: int, nonce: str, space: dict[str, Any]) -> None:
-    """Answer requests until the socket closes: ``[nonce, "a", "v", value, changes]`` or ``[.., "e", names, text]``."""
+    """Answer requests until the socket closes: ``[nonce, "a", "v", value, changes]``, or ``[.., "e", names, text]``.
+
+    A call's answer ends with the position of the argument that the value is, or -1.
+    """
     with suppress(frames.ChannelClosed):
         Session(fd, nonce, space).serve()
 
@@ -104,8 +108,9 @@ def _perform(request: list[Any], objects: Session, space: dict[str, Any]) -> lis
     if kind == "special":
         return [objects.encode(SPECIALS[rest[2]](subject, *args)), []]
     kwargs = {name: objects.decode(arg) for name, arg in rest[2].items()}
-    value = objects.encode(subject(*args, **kwargs))
-    return [value, _changes(rest[1], args, objects)]
+    value = subject(*args, **kwargs)
+    same = next((i for i, arg in enumerate(args) if arg is value), -1)
+    return [objects.encode(value), _changes(rest[1], args, objects), same]
 
 
 def _changes(before: list[Any], args: list[Any], objects: Session) -> list[Any]:

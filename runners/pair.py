@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plum_core import settings
-from plum_core.preferences import SelectionConfig, make_labels, make_pairs
+from plum_core.preferences import SelectionConfig, make_labels, make_pairs, mean_length_difference
 from plum_core.records import Instruction, Sample, Verdict, read_jsonl, write_jsonl
 
 
@@ -45,6 +45,8 @@ def run(config: PairConfig) -> None:
     write_jsonl(config.out, records)
     print(f"{len(records)} {config.kind} to {config.out}")
     print(", ".join(f"{name} {value}" for name, value in dataclasses.asdict(counts).items() if value))
+    if config.kind == "pairs":
+        print(f"chosen - rejected: {mean_length_difference(records):+.2f} tokens on average")
     skipped = instructions.skipped + samples.skipped + verdicts.skipped
     if skipped:
         print(f"{skipped} bad lines were passed over")

@@ -20,6 +20,12 @@ class SelectionConfig:
     """Pairs that come first: the fewest token edits apart, any, or the failing program that passes most tests."""
     labels: Literal["verdict", "random"] = "verdict"
     """random: the control. Verdicts are shuffled among each instruction's samples, so all counts stay the same."""
+    same: Literal["syntax", "names"] = "syntax"
+    """Programs that count as one: equal syntax trees, or equal ones without docstrings and the names of locals."""
+    order: Literal["given", "id"] = "given"
+    """id: instructions sorted by id, so that the order of the file makes no difference."""
+    balance_lengths: bool = False
+    """Pairs that come first: those that bring the summed length difference (chosen - rejected) closest to zero."""
     unrunnable: bool = False
     """Take programs that do not compile as rejected too."""
     mixed_only: bool = True
@@ -31,7 +37,12 @@ class SelectionConfig:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.max_total is not None and self.max_total < 1:
             raise ValueError(f"max_total must be >= 1 or unset, got {self.max_total}")
-        for name, known in (("choice", ("nearest", "random", "hardest")), ("labels", ("verdict", "random"))):
+        for name, known in (
+            ("choice", ("nearest", "random", "hardest")),
+            ("labels", ("verdict", "random")),
+            ("same", ("syntax", "names")),
+            ("order", ("given", "id")),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from plum_core.preferences.config import PreferenceCounts, SelectionConfig
+from plum_core.preferences.normal import normal_dump
 from plum_core.records import Instruction, Label, Outcome, Pair, Sample, Verdict
 from plum_core.seeds import coordinate_seed
 
@@ -53,7 +54,7 @@ def make_groups(
     groups = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a model's invalid escapes are not the user's to read
-        for instruction, drawn in by_instruction.values():
+        for instruction, drawn in _in_order(by_instruction, config):
             candidates = _judged(drawn, judged, counts)
             if _counts_as_mixed(candidates, counts) or (candidates and not mixed_only):
                 group = _group(instruction, candidates, config, counts)
@@ -95,6 +96,12 @@ def _by_instruction(
     for _, drawn in groups.values():
         drawn.sort(key=lambda s: s.index)
     return groups
+
+
+def _in_order(
+    groups: dict[str, tuple[Instruction, list[Sample]]], config: SelectionConfig
+) -> Iterable[tuple[Instruction, list[Sample]]]:
+    return groups.values() if config.order == "given" else (groups[name] for name in sorted(groups))
 
 
 def _by_id(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
@@ -156,7 +163,7 @@ def _usable(candidates: Sequence[Candidate], config: SelectionConfig, counts: Pr
     programs: dict[str, list[Candidate]] = {}
     runs: dict[str, bool] = {}
     for candidate in candidates:
-        key, runnable = program_key(candidate.sample.code)
+        key, runnable = program_key(candidate.sample.code, names=config.same == "names")
         programs.setdefault(key, []).append(candidate)
         runs[key] = runnable
     for key, same in programs.items():
@@ -173,8 +180,11 @@ def _usable(candidates: Sequence[Candidate], config: SelectionConfig, counts: Pr
             yield best
 
 
-def program_key(code: str) -> tuple[str, bool]:
-    """What two samples of one program share (``ast.dump``, else the text), and whether it compiles."""
+def program_key(code: str, *, names: bool = False) -> tuple[str, bool]:
+    """What two samples of one program share (``ast.dump``, else the text), and whether it compiles.
+
+    ``names``: the names of locals and docstrings make no difference.
+    """
     text = code.strip()
     if len(text) > MAX_PARSED_CHARS:
         return text, True
@@ -184,7 +194,7 @@ def program_key(code: str) -> tuple[str, bool]:
     except (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError):
         return text, False
     try:
-        return ast.dump(tree), True
+        return normal_dump(tree) if names else ast.dump(tree), True
     except RecursionError:
         return text, True
 

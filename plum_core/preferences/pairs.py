@@ -30,17 +30,43 @@ def make_pairs(
     Raises ValueError for a sample of an unknown instruction, or a sample or verdict that comes twice.
     """
     groups, counts = make_groups(samples, verdicts, instructions, config, seed, mixed_only=True)
-    pairs = []
+    pairs, excess = [], 0
     for group in groups:
-        matches = _matches(group, config, coordinate_seed(seed, "pairs", group.instruction.id))
+        matches = _matches(group, config, coordinate_seed(seed, "pairs", group.instruction.id), excess)
+        excess += sum(_longer(match) for match in matches)
         counts.capped += len(group.chosen) * len(group.rejected) - len(matches)
         pairs += [_pair(render(group.instruction), *match) for match in matches]
     return draw_total(pairs, config, counts, seed), counts
 
 
-def _matches(group: Group, config: SelectionConfig, seed: int) -> list[Match]:
+def mean_length_difference(pairs: Sequence[Pair]) -> float:
+    """Mean of chosen minus rejected completion length, in tokens; 0 without pairs."""
+    return sum(len(p.chosen_token_ids) - len(p.rejected_token_ids) for p in pairs) / max(1, len(pairs))
+
+
+def _longer(match: Match) -> int:
+    return len(match[0].sample.token_ids) - len(match[1].sample.token_ids)
+
+
+def _balanced(ordered: list[Match], most: int, excess: int) -> list[Match]:
+    """Unused programs first, then the pair that brings ``excess`` (tokens, of earlier pairs) closest to zero."""
+    taken: list[Match] = []
+    used: set[int] = set()
+    left = list(ordered)
+    while left and len(taken) < most:
+        best = min(left, key=lambda m: (len(used & {id(m[0]), id(m[1])}) > 0, abs(excess + _longer(m))))
+        left.remove(best)
+        taken.append(best)
+        used |= {id(best[0]), id(best[1])}
+        excess += _longer(best)
+    return taken
+
+
+def _matches(group: Group, config: SelectionConfig, seed: int, excess: int) -> list[Match]:
     """The first ``max_pairs`` in the config's order; programs that are in no pair yet come before those that are."""
     ordered = _ordered([(c, r) for c in group.chosen for r in group.rejected], config.choice, seed)
+    if config.balance_lengths:
+        return _balanced(ordered, config.max_pairs, excess)
     taken: list[Match] = []
     used: set[int] = set()
     for chosen, rejected in ordered:

@@ -127,6 +127,9 @@ def chat_run(tmp_path: Path) -> tuple[Rounds, Tokenizer]:
             num_attention_heads=2, num_key_value_heads=1, head_dim=8, max_position_embeddings=512,
         )
     )  # fmt: skip
+    for weight in decoder.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.02)  # all tokens about as likely, so that some samples stop
     save(decoder, tokenizer, tmp_path / "policy")
     tasks = [dataclasses.replace(ADD, id=f"t{i}", prompt=f"Add {i} to a.") for i in range(6)]
     suites = [TestSuite(instruction_id=t.id, tests=("assert solve(0) == 0",)) for t in tasks]
@@ -141,7 +144,8 @@ def chat_run(tmp_path: Path) -> tuple[Rounds, Tokenizer]:
         heldout_instructions=tmp_path / "eval.jsonl", heldout_tests=tmp_path / "eval-tests.jsonl",
     )  # fmt: skip
     draw = dataclasses.replace(config.sampling, n=40)  # a random policy seldom stops, and a cut sample is never chosen
-    config = dataclasses.replace(config, prompts="chat", tasks=files, device="cpu", sampling=draw)
+    select = dataclasses.replace(config.selection, unrunnable=True)  # hardly anything that it says is Python
+    config = dataclasses.replace(config, prompts="chat", tasks=files, device="cpu", sampling=draw, selection=select)
     engine = ByName(max_rows=64, execution=config.execution, device="cpu", prompts=config.prompts)
     return Rounds(config, JsonlSource(files), engine, argv=["plum"]), tokenizer
 

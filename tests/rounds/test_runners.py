@@ -98,7 +98,8 @@ def test_an_author_writes_tests(folder: Path, capsys: pytest.CaptureFixture[str]
     words = ("--author", folder / "policy", "--instructions", folder / "instructions.jsonl", "--quiet")
     small = ("--testing.max_new_tokens", 24, "--testing.solutions", 4, "--execution.workers", 1)
     assert runner("make_tests", "MakeTestsConfig")(*words, *small, "--out", folder / "made.jsonl") == 0
-    assert "of 40 kept; rejected: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "of 40 kept, with " in said and "filter               out  left" in said
     suites = [json.loads(line) for line in (folder / "made.jsonl").read_text().splitlines()]
     assert len(suites) == 40 and all(bool(s["tests"]) == s["kept"] and bool(s["why"]) != s["kept"] for s in suites)
 

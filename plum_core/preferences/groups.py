@@ -20,11 +20,13 @@ MAX_PARSED_CHARS = 1 << 16  # a longer program is compared as text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A sample with a verdict that says something. ``share``: of its tests that passed, in [0, 1]."""
+    """A sample with a verdict that says something. ``share``: of its tests that passed, in [0, 1]; ``passed``: all of
+    them, or with graded labels enough of them."""
 
     sample: Sample
     passed: bool
     share: float
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +57,9 @@ def make_groups(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a model's invalid escapes are not the user's to read
         for instruction, drawn in _in_order(by_instruction, config):
-            candidates = _judged(drawn, judged, counts)
-            if _counts_as_mixed(candidates, counts) or (candidates and not mixed_only):
+            candidates = _judged(drawn, judged, config, counts)
+            one_verdict = not mixed_only or (config.faster and any(c.passed for c in candidates))
+            if _counts_as_mixed(candidates, counts) or (candidates and one_verdict):
                 group = _group(instruction, candidates, config, counts)
                 if config.labels == "random":
                     group = _shuffled(group, coordinate_seed(seed, "random labels", instruction.id))
@@ -113,7 +116,9 @@ def _by_id(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
     return out
 
 
-def _judged(drawn: Sequence[Sample], judged: dict[str, Verdict], counts: PreferenceCounts) -> list[Candidate]:
+def _judged(
+    drawn: Sequence[Sample], judged: dict[str, Verdict], config: SelectionConfig, counts: PreferenceCounts
+) -> list[Candidate]:
     """The samples whose verdict says something about them."""
     counts.instructions += 1
     counts.samples += len(drawn)
@@ -128,7 +133,11 @@ def _judged(drawn: Sequence[Sample], judged: dict[str, Verdict], counts: Prefere
             counts.unattested += 1
         else:
             share = sum(verdict.passed) / max(1, len(verdict.passed))
-            out.append(Candidate(sample=sample, passed=verdict.outcome == Outcome.PASSED, share=share))
+            passed = verdict.outcome == Outcome.PASSED or (config.chosen_share < 1 and share >= config.chosen_share)
+            if not passed and share > config.rejected_share:
+                counts.between += 1
+            else:
+                out.append(Candidate(sample=sample, passed=passed, share=share, cpu_s=verdict.cpu_s))
     return out
 
 

@@ -30,7 +30,20 @@ def make_labels(
             kept = _capped(side, config.max_labels, coordinate_seed(seed, "labels", group.instruction.id, str(wanted)))
             counts.capped += len(side) - len(kept)
             labels += [_label(render(group.instruction), candidate, wanted) for candidate in kept]
-    return draw_total(labels, config, counts, seed), counts
+    return draw_total(_in_ratio(labels, config, counts, seed), config, counts, seed), counts
+
+
+def _in_ratio(labels: list[Label], config: SelectionConfig, counts: PreferenceCounts, seed: int) -> list[Label]:
+    """At most ``label_ratio`` labels of the more frequent verdict for each of the other, all equally likely to stay."""
+    good = [i for i, label in enumerate(labels) if label.label]
+    bad = [i for i, label in enumerate(labels) if not label.label]
+    many, few = (good, bad) if len(good) >= len(bad) else (bad, good)
+    most = int(config.label_ratio * len(few))
+    if not config.label_ratio or len(many) <= most:
+        return labels
+    counts.capped += len(many) - most
+    stay = {*few, *random.Random(coordinate_seed(seed, "label ratio")).sample(many, most)}
+    return [label for i, label in enumerate(labels) if i in stay]
 
 
 def _capped(side: Sequence[Candidate], most: int, seed: int) -> list[Candidate]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from plum_core.preferences.config import PreferenceCounts, SelectionConfig
 from plum_core.preferences.distance import edit_distance
@@ -13,6 +14,7 @@ from plum_core.records import Instruction, Pair, Sample, Verdict
 from plum_core.seeds import coordinate_seed
 
 Match = tuple[Candidate, Candidate]  # (chosen, rejected)
+NOISE_S = 0.02  # CPU seconds by which two runs of one program may differ on a busy machine
 
 
 def make_pairs(
@@ -36,7 +38,14 @@ def make_pairs(
         excess += sum(_longer(match) for match in matches)
         counts.capped += len(group.chosen) * len(group.rejected) - len(matches)
         pairs += [_pair(render(group.instruction), *match) for match in matches]
-    return draw_total(pairs, config, counts, seed), counts
+        quick = _faster(group, config, config.max_pairs - len(matches)) if config.faster else []
+        pairs += [
+            replace(_pair(render(group.instruction), *match), extra={"faster": [match[0].cpu_s, match[1].cpu_s]})
+            for match in quick
+        ]
+    kept = draw_total(pairs, config, counts, seed)
+    counts.faster = sum("faster" in pair.extra for pair in kept)
+    return kept, counts
 
 
 def mean_length_difference(pairs: Sequence[Pair]) -> float:
@@ -75,6 +84,22 @@ def _matches(group: Group, config: SelectionConfig, seed: int, excess: int) -> l
             used |= {id(chosen), id(rejected)}
     rest = (match for match in ordered if match not in taken)
     return taken + [match for match, _ in zip(rest, range(config.max_pairs - len(taken)), strict=False)]
+
+
+def _faster(group: Group, config: SelectionConfig, most: int) -> list[Match]:
+    """Pairs of programs that pass, each program in one pair at most: the widest ratios of CPU seconds first.
+
+    Differences below ``NOISE_S`` say nothing, whatever their ratio.
+    """
+    taken: list[Match] = []
+    free = sorted((c for c in group.chosen), key=lambda c: (c.cpu_s, c.sample.index))
+    while len(free) > 1 and len(taken) < most:
+        quick, slow = free[0], free[-1]
+        if slow.cpu_s < config.faster * quick.cpu_s or slow.cpu_s - quick.cpu_s < NOISE_S:
+            break
+        taken.append((quick, slow))
+        free = free[1:-1]
+    return taken
 
 
 def _ordered(matches: Sequence[Match], choice: str, seed: int) -> list[Match]:

@@ -85,7 +85,7 @@ STYLES = {
         [
             "self_x = 4\nassert half(self_x) == 2",
             "assert half(2)",
-            "try:\n    half('a')\nexcept TypeError:\n    pass\nelse:\n    raise AssertionError",
+            "try:\n    half('a')\nexcept TypeError:\n    pass\nelse:\n    raise AssertionError('nothing was raised')",
             "assert round(half(1) - 0.5, 3) == 0",
             "try:\n    half([])\nexcept TypeError:\n    pass\nelse:\n    raise AssertionError",
         ],
@@ -99,7 +99,7 @@ STYLES = {
             "x, y = (4, 2)\nassert half(x) == y",
             "x, y = (2, 1)\nassert half(x) == y",
             "assert abs(half(1) - 0.5) <= max(1e-06 * abs(0.5), 1e-12)",
-            "try:\n    half('a')\nexcept TypeError:\n    pass\nelse:\n    raise AssertionError",
+            "try:\n    half('a')\nexcept TypeError:\n    pass\nelse:\n    raise AssertionError('nothing was raised')",
         ],
     ),
     "doctest session": (

@@ -114,9 +114,7 @@ CASES = [
         """
         class Account:
             def __init__(self, balance=0):
-                ...
             def deposit(self, amount):
-                ...
         """,
         ("unittest", "TestAccount"),
     ),
@@ -254,7 +252,6 @@ CASES = [
         """
         class Node:
             def __init__(self, value, next=None):
-                ...
         def reverse(head: Node | None) -> Node | None:
         """,
         ("make",),
@@ -287,11 +284,8 @@ CASES = [
         """
         class Stack:
             def __init__(self):
-                ...
             def push(self, x):
-                ...
             def pop(self):
-                ...
         """,
     ),
     Case(

@@ -52,11 +52,15 @@ def direct(check: Check, outline: Outline) -> set[str]:
 
 def entry_of(outline: Outline, checks: Sequence[Check], prompt: str) -> str | None:
     """The definition that most checks name; of equals the one that the prompt or a signature block names, a function
-    before a class, the earlier block, the later line. Without definitions: the unknown name most called."""
+    before a class, the earlier block, the later line. One of a block without assertions goes before the helpers of a
+    block with them, where the checks come to it at all. Without definitions: the unknown name most called."""
     found = outline.definitions
     counts: Counter[str] = Counter()
     for check in checks:
         counts.update(direct(check, outline))
+    apart = {name for name in found if outline.block_of[name] not in outline.testing}
+    reached = {name for check in checks for name in check.lines(set())[1] & apart}
+    counts = Counter({name: counts[name] for name in reached}) if reached else counts
     order = {name: at for at, name in enumerate(found)}
     if not counts and found:
         counts.update(
@@ -113,8 +117,8 @@ def signature_of(outline: Outline, interface: set[str], checks: Sequence[Check])
 
 def head(node: Definition) -> str:
     """The lines that callers see: a function's ``def``, a class with the heads of its methods."""
-    text = ast.unparse(_bare(node))
-    return text.replace("\n\n", "\n") if isinstance(node, ast.ClassDef) else text.rpartition("\n")[0]
+    lines = ast.unparse(_bare(node)).splitlines()
+    return "\n".join(line for line in lines if line.strip() not in ("", "..."))
 
 
 def _bare(node: Definition) -> Definition:

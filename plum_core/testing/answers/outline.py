@@ -26,6 +26,7 @@ class Outline:
     scripts: list[Script] = field(default_factory=list)
     block_of: dict[str, int] = field(default_factory=dict)  # where a name was defined first
     stubs: set[str] = field(default_factory=set)  # signatures that were shown without a body
+    testing: set[int] = field(default_factory=set)  # blocks with assertions of their own
 
     @property
     def definitions(self) -> dict[str, Definition]:
@@ -44,6 +45,8 @@ def outline_of(blocks: Sequence[tuple[Sequence[ast.stmt], str]]) -> Outline:
     top: list[ast.stmt] = []
     defined = {s.name for statements, _ in blocks for s in statements if isinstance(s, DEFINITIONS)}
     for number, (statements, _) in enumerate(blocks):
+        if any(has_check(s) or _method_check(s) or (isinstance(s, DEFINITIONS) and is_test(s)) for s in statements):
+            outline.testing.add(number)
         for statement in _unguarded(statements):
             if isinstance(statement, DEFINITIONS) and not is_test(statement):
                 outline.block_of.setdefault(statement.name, number)

@@ -69,6 +69,9 @@ def scripts_of(node: Definition, module: Sequence[ast.stmt], calls: Sequence[ast
     if isinstance(node, ast.ClassDef):
         yield from _of_class(node, module)
     elif not _skipped(node):
+        if calls and all(isinstance(a, ast.Name) for a in calls[0].args):
+            names = {p: a.id for p, a in zip(parameters(node), calls[0].args, strict=False) if isinstance(a, ast.Name)}
+            node.body = [_Renamed(names).visit(s) for s in node.body]
         for before in starts(node, module, calls):
             yield from _of_function(node, before)
 
@@ -115,6 +118,14 @@ def _of_class(node: ast.ClassDef, module: Sequence[ast.stmt]) -> Iterator[Script
         if not laid_out and is_test_case(node):
             debug = ast.Attribute(ast.Call(_read(node.name), [ast.Constant(name)], []), "debug", ast.Load())
             yield Script([node, ast.Expr(ast.Call(debug, [], []))], whole=True)
+
+
+class _Renamed(ast.NodeTransformer):
+    def __init__(self, names: dict[str, str]) -> None:
+        self.names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Name(self.names.get(node.id, node.id), node.ctx)
 
 
 class _Fields(ast.NodeTransformer):

@@ -26,6 +26,9 @@ from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
 from plum_kernels.decode_attention.triton_kernels import attend_part, merge_parts
+from plum_kernels.decoder import triton_kernels as decoder
+from plum_kernels.head.triton_backend import FINISH_ROWS
+from plum_kernels.head.triton_kernels import kept_dw, kept_dx, tile_exponentials, tile_finish
 from plum_kernels.logprob.triton_backend import TILES, Tile
 from plum_kernels.logprob.triton_kernels import tile_gradient, tile_statistics
 from plum_kernels.preference.triton_backend import constants
@@ -49,20 +52,48 @@ POINTERS = {
     "cu_ptr": "*i64",
     **dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), "*bf16"),
     **dict.fromkeys(("table_ptr", "length_ptr", "base_ptr", "member_ptr", "position_ptr"), "*i32"),
+    "e_ptr": "*bf16",
+    "da_ptr": "*bf16",
+    "dx_ptr": "*bf16",
+    "tiles_ptr": "*i32",
+    "blocks_ptr": "*i32",
+    "counts_ptr": "*i32",
 }  # others fp32
-BYTES = ("scored_ptr", "desirable_ptr")
-FLOATS = ("inner", "outer", "scale")
+BYTES = ("scored_ptr", "desirable_ptr", "active_ptr")
+FLOATS = ("inner", "outer", "scale", "eps")
 PLAIN = {"HAS_BIAS": False, "SOFTCAP": False, "ENTROPY": False, "DESCRIPTORS": True, "WIDEN": False, "GROUP": 8}
-LOSS = {"HAS_REF": True, "HAS_MASK": True, "BLOCK": 1024}
+LOSS = {"HAS_REF": True, "HAS_MASK": True, "HAS_WEIGHTS": True, "HAS_ALIGNMENT": True, "BLOCK": 1024}
 PAIRS = LOSS | constants("dpo", {"beta": 0.1, "label_smoothing": 0.1})
 SINGLE = LOSS | constants("kto", {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0})
 HEADS = {"J": 7, "E": 128, "E_PAD": 128, "P": 16, "ROWS": 16, "COLS": 32, "SPLIT": 512}
 ATTEND = HEADS | {"CAP": 30.0, "WINDOW": 4096, "WIDEN": False}
-KERNELS = {tile_statistics: PLAIN, tile_gradient: PLAIN, pair_loss: PAIRS, sequence_loss: SINGLE}
-KERNELS |= {attend_part: ATTEND, merge_parts: HEADS}
+PRODUCTS = {"WIDEN": False, "BD": 128, "BN": 128, "BK": 32}
+KERNELS = {
+    tile_statistics: PLAIN,
+    tile_gradient: PLAIN,
+    tile_exponentials: PLAIN,
+    tile_finish: {"SUB": FINISH_ROWS},
+    attend_part: ATTEND,
+    merge_parts: HEADS,
+    kept_dx: PRODUCTS,
+    kept_dw: PRODUCTS,
+    pair_loss: PAIRS,
+    sequence_loss: SINGLE,
+    decoder.swiglu_forward: {},
+    decoder.swiglu_backward: {},
+    decoder.add_norm_forward: {"BLOCK": 4096},
+    decoder.add_norm_backward: {"BLOCK": 4096},
+    decoder.norm_rotate_forward: {"BLOCK": 128, "NORM": True},
+    decoder.norm_rotate_backward: {"BLOCK": 128, "NORM": True},
+}
+OF_BF16 = tuple(k for k in KERNELS if k.__module__ == decoder.__name__)  # tensors in the model's dtype, tables in fp32
+WIDE = ("inverse_ptr", "dw_ptr", "cos_ptr", "sin_ptr")
 SMALL = Tile(BM=1, BV=1024, BK=1, warps=4, stages=1)  # of kernels that are not tiled by target
-ALIGNED = ("x_ptr", "w_ptr", "g_ptr", "m_ptr", "s_ptr", "t_ptr", "y_ptr", "N", "D", "stride")  # multiples of 16
-ALIGNED += ("q_ptr", "k_ptr", "v_ptr", "row_stride", "head_stride", "group_stride", "block_stride", "token_stride")
+ALIGNED = (  # multiples of 16
+    *("x_ptr", "w_ptr", "g_ptr", "m_ptr", "s_ptr", "t_ptr", "y_ptr", "N", "D", "stride"),
+    *("e_ptr", "da_ptr", "dx_ptr", "dw_ptr"),
+    *("q_ptr", "k_ptr", "v_ptr", "row_stride", "head_stride", "group_stride", "block_stride", "token_stride"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +111,15 @@ def tile_of(kernel: Any, target: str) -> Tile:
 def source(kernel: Any, target: str) -> ASTSource:
     """The kernel with bf16 operands and its target's tile."""
     tile = tile_of(kernel, target)
-    fixed = {**KERNELS[kernel], "BM": tile.BM, "BV": tile.BV, "BK": tile.BK}
+    fixed = {"BM": tile.BM, "BV": tile.BV, "BK": tile.BK, "BLOCK": 1024, **KERNELS[kernel]}
     signature = {}
     for name in kernel.arg_names:
         if name in fixed:
             signature[name] = "constexpr"
         elif name.endswith("_ptr"):
             signature[name] = POINTERS.get(name, "*u8" if name in BYTES else "*fp32")
+            if kernel in OF_BF16 and name not in WIDE:
+                signature[name] = "*bf16"
         else:
             signature[name] = "fp32" if name in FLOATS else "i32"
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if name in ALIGNED}
@@ -117,11 +150,12 @@ def compile_kernel(kernel: Any, target: str) -> dict[str, object]:
     options = {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
     compiled = triton.compile(source(kernel, target), target=TARGETS[target], options=options)
     amd = TARGETS[target].backend == "hip"
+    shape = f"{tile.BM}x{tile.BV}x{tile.BK}" if tile is not SMALL else str(KERNELS[kernel].get("BLOCK", SMALL.BV))
     registers, spilled = amd_usage(compiled.asm["amdgcn"]) if amd else nvidia_usage(compiled.asm["ptx"], target)
     return {
         "kernel": kernel.__name__,
         "target": target,
-        "tile": f"{tile.BM}x{tile.BV}x{tile.BK}, {tile.warps} warps, {tile.stages} stages",
+        "tile": f"{shape}, {tile.warps} warps, {tile.stages} stages",
         "registers": registers,
         "spilled": spilled,
         "shared": compiled.metadata.shared,

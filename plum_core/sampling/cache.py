@@ -92,24 +92,29 @@ class Cache:
         """The row of each slot; an idle slot computes on row 0's numbers, and nobody reads it."""
         rows = torch.arange(len(self._slots), device=self._slots.device)
         self._rows = self._slots.new_zeros(self._arranged.size).index_copy_(0, self._slots, rows)
+        self._changed = True  # who is live: what stays the same from step to step is made again
 
     def begin_step(self) -> None:
         """A new column, and the mask of this step."""
-        self.first = int(self.births.min())
+        if self._changed:
+            self.first = int(self.births.min())
+            prompt = torch.arange(self._keys.shape[2], device=self.births.device)
+            self._behind = self._as_mask(prompt >= self._lengths.unsqueeze(-1))
+            self._changed = False
         if self.column == self.own.shape[4]:
             self._make_room()
         self.column += 1
         self._window = slice(self.first, self.column)
-        behind = torch.arange(self._keys.shape[2], device=self.births.device) >= self._lengths.unsqueeze(-1)
-        unborn = torch.arange(self.first, self.column, device=self.births.device) < self.births.unsqueeze(-1)
-        hidden = torch.cat((behind, unborn), -1)
-        self._mask = self._near_mask = self._as_mask(hidden)
+        own = torch.arange(self.first, self.column, device=self.births.device)
+        mask = torch.cat((self._behind, self._as_mask(own < self.births.unsqueeze(-1))), -1)
+        self._mask = self._near_mask = mask.unsqueeze(1)
         if self.config.sliding_window is not None:
-            self._near_mask = self._as_mask(hidden | (self._ages() >= self.config.sliding_window))
+            far = self._ages() >= self.config.sliding_window
+            self._near_mask = mask.masked_fill(far, -torch.inf).unsqueeze(1)
 
     def _as_mask(self, hidden: Tensor) -> Tensor:
-        """(R, S + W) bool to what is added to scores (R, H, S + W)."""
-        return torch.zeros_like(hidden, dtype=self.own.dtype).masked_fill_(hidden, -torch.inf).unsqueeze(1)
+        """(R, X) bool to what is added to scores."""
+        return torch.zeros_like(hidden, dtype=self.own.dtype).masked_fill_(hidden, -torch.inf)
 
     def _ages(self) -> Tensor:
         """(R, S + W): how many positions each key lies before its row's newest token."""

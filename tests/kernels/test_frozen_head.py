@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from plum_kernels import linear_logprob
-from plum_kernels.logprob import blocks, frozen
+from plum_kernels.logprob import blocks, engine
 from tests.kernels.test_linear_logprob import OPTIONS, SHAPES, assert_within_budget, make_inputs, outcome, plain
 
 pytestmark = pytest.mark.poison
@@ -71,7 +71,7 @@ def test_logits_are_made_once_where_the_head_is_frozen(monkeypatch, wanted, entr
 
 
 def test_nothing_is_kept_for_a_gradient_that_nobody_wants(monkeypatch):
-    monkeypatch.setattr(frozen.FrozenHeadLogprob, "apply", None)
+    monkeypatch.setattr(engine, "expectation", None)
     x, w, b, y, _ = make_inputs((9, 3, 19), torch.float32)
     assert not linear_logprob(x, w, y, bias=b).logp.requires_grad
     with torch.no_grad():

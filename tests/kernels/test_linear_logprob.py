@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from plum_kernels import linear_logprob
-from plum_kernels.logprob import blocks
+from plum_kernels.logprob import blocks, engine
 
 # N rows, D width, V vocabulary; blocks are shrunk to 8 x 16 below
 SHAPES = [
@@ -60,9 +60,9 @@ def outcome(inputs, *, dtype=None, compute=linear_logprob, wanted=(True, True, T
     return {name: value.detach().double() for name, value in named.items()}
 
 
-def plain(x, w, y, *, bias, entropy, temperature=1.0, softcap=None):
+def plain(x, w, y, *, bias, entropy, temperature=1.0, softcap=None, logit_scale=1.0):
     """What one writes without care: logits in the inputs' dtype."""
-    z = torch.nn.functional.linear(x, w, bias)
+    z = torch.nn.functional.linear(x, w, bias) * logit_scale
     if softcap is not None:
         z = softcap * torch.tanh(z / softcap)
     z = (z / temperature).float()
@@ -84,7 +84,7 @@ def assert_within_budget(fused, plain_, exact, hair):
         assert excess.max() <= 0, f"{name}[{int(excess.argmax())}]: {excess.max():.2e} past the budget"
 
 
-OPTIONS = [{}, {"temperature": 0.7}, {"softcap": 3.0}, {"temperature": 1.3, "softcap": 5.0}]
+OPTIONS = [{}, {"temperature": 0.7}, {"softcap": 3.0}, {"temperature": 1.3, "softcap": 5.0, "logit_scale": 0.6}]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -210,7 +210,13 @@ def test_no_logits_matrix_in_memory(monkeypatch, backend):
     x, w, _, y, _ = make_inputs((n, d, v), torch.float32)
     y = y.clamp(min=0)  # every row is scored
     with Watch():
-        linear_logprob(x.requires_grad_(), w.requires_grad_(), y, backend=backend).logp.sum().backward()
+        if backend == "reference":
+            linear_logprob(x.requires_grad_(), w.requires_grad_(), y, backend=backend).logp.sum().backward()
+        else:  # the operator is one piece to the watch: look at what it is made of
+            problem = engine.Problem(x, w, y, None, blocks.Transform(temperature=1.0, softcap=None))
+            _, m, s, t = engine.statistics(problem, False, backend)
+            upstream = blocks.Upstream(target=torch.ones_like(s), lse=torch.zeros_like(s), entropy=None)
+            engine.gradients(problem, (m, s, t), upstream, (True, True, False), backend)
     assert max(sizes) == (n * v if backend == "reference" else 2048 * (blocks.BLOCK_ELEMENTS // 2048))
 
 
@@ -227,6 +233,7 @@ def test_no_logits_matrix_in_memory(monkeypatch, backend):
         ({"bias": torch.zeros(47, device="meta")}, "one device"),
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
+        ({"logit_scale": 0.0}, "logit_scale must be finite and > 0"),
         ({"softcap": -1.0}, "softcap"),
         ({"backend": "cuda"}, "backend must be one of auto, blocked, reference"),
     ],

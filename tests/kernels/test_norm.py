@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from plum_kernels import rms_norm
-from plum_kernels.norm import reference_rms_norm
+from plum_kernels.norm import reference_rms_norm, rms_norm_op
 
 pytestmark = pytest.mark.poison
 
@@ -54,3 +55,21 @@ def test_a_zero_row_is_finite():
 def test_widths_must_agree():
     with pytest.raises(ValueError, match=r"weight must be \(4,\)"):
         rms_norm(torch.zeros(2, 4), torch.ones(3), 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_operator_is_well_registered_and_compiles(dtype):
+    x, w = torch.randn(7, 5).to(dtype).requires_grad_(), torch.randn(5).requires_grad_()
+    torch.library.opcheck(rms_norm_op, (x, w, 1e-6))
+    compiled = torch.compile(rms_norm, fullgraph=True, backend="aot_eager")
+    for got, want in zip(
+        *(torch.autograd.grad(f(x, w, 1e-6).sum(), (x, w)) for f in (compiled, rms_norm)), strict=True
+    ):
+        assert torch.equal(got, want)
+
+
+def test_activation_checkpointing():
+    x, w = torch.randn(7, 5, requires_grad=True), torch.randn(5, requires_grad=True)
+    kept = checkpoint(rms_norm, x, w, 1e-6, use_reentrant=False)
+    for got, want in zip(*(torch.autograd.grad(o.sum(), (x, w)) for o in (kept, rms_norm(x, w, 1e-6))), strict=True):
+        assert torch.equal(got, want)

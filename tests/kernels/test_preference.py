@@ -9,16 +9,18 @@ import torch
 
 from plum_core.objectives import OBJECTIVES
 from plum_kernels import preference_loss
-from plum_kernels.preference.formulas import SPECS
+from plum_kernels.preference.formulas import SPECS, Given
+from plum_kernels.preference.reference import sequence_of, token_slopes
 
 OPTIONS = {
     "ipo": [{}, {"sums": 1.0}],
     "dpo": [{}, {"label_smoothing": 0.2, "beta": 0.3}],
     "simpo": [{}, {"gamma": 0.4, "label_smoothing": 0.1}],
     "kto": [{}, {"desirable_weight": 0.7, "undesirable_weight": 1.3}],
+    "apo_zero_unpaired": [{}, {"desirable_weight": 0.7, "undesirable_weight": 1.3}],
+    "ld_dpo": [{}, {"label_smoothing": 0.2}],
 }
-# They weigh tokens, take more than log-probs, or are another one with a likelihood term beside it.
-NOT_OF_SUMS = {"rpo", "ld_dpo", "span_dpo", "wpo", "apo_zero_unpaired", "bco_unpaired"}
+SINGLE = [name for name, spec in SPECS.items() if spec.single]
 CASES = [(name, options) for name in SPECS for options in OPTIONS.get(name, [{}])]
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-6}
 
@@ -40,8 +42,15 @@ def ragged(dtype, *, scale=1.0, lengths=(1, 7, 31, 33, 32, 5, 64, 2), seed=0):
 def arguments(name, dtype, scored, **kwargs):
     logps, ref, cu, mask = ragged(dtype, **kwargs)
     call = {"objective": name, "scored": mask if scored else None}
-    if name == "kto":
-        call |= {"desirable": torch.arange(len(cu) - 1) % 3 != 0, "kl": torch.tensor(0.3, dtype=dtype)}
+    sequences = len(cu) - 1
+    values = {
+        "desirable": torch.arange(sequences) % 3 != 0,
+        "kl": torch.tensor(0.3, dtype=dtype),
+        "shift": torch.tensor(-0.4, dtype=dtype),
+        "alignment": torch.linspace(-0.7, 0.2, sequences, dtype=dtype),
+        "weights": (torch.arange(len(logps)) % 4).to(dtype) / 4,  # sums stay exact
+    }
+    call |= {need: values[need] for need in SPECS[name].needs}
     return logps, cu, ref if SPECS[name].reference else None, call
 
 
@@ -59,25 +68,24 @@ def by_the_book(name, dtype, scored, options, **kwargs):
     logps, cu, ref, call = arguments(name, dtype, scored, **kwargs)
     logps.requires_grad_()
     mask = call["scored"] if scored else torch.ones_like(logps, dtype=torch.bool)
+    weighted = mask * call.get("weights", torch.ones_like(logps))
     pieces = [slice(a, b) for a, b in itertools.pairwise(cu.tolist())]
-    sums = torch.stack([(logps[p] * mask[p]).sum() for p in pieces])
+    sums = torch.stack([(logps[p] * weighted[p]).sum() for p in pieces])
     lengths = torch.stack([mask[p].sum() for p in pieces])
-    refs = None if ref is None else torch.stack([(ref[p] * mask[p]).sum() for p in pieces])
-    spec = OBJECTIVES[name]
-    first = call["desirable"].nonzero()[:, 0] if name == "kto" else torch.arange(0, len(pieces), 2)
-    second = (~call["desirable"]).nonzero()[:, 0] if name == "kto" else torch.arange(1, len(pieces), 2)
+    refs = None if ref is None else torch.stack([(ref[p] * weighted[p]).sum() for p in pieces])
+    spec, single = OBJECTIVES[name], SPECS[name].single
+    first = call["desirable"].nonzero()[:, 0] if single else torch.arange(0, len(pieces), 2)
+    second = (~call["desirable"]).nonzero()[:, 0] if single else torch.arange(1, len(pieces), 2)
     parts = [sums[first], sums[second]] + ([] if refs is None else [refs[first], refs[second]])
-    needs_lengths = "lengths" in spec.needs
-    extra = {"chosen_lengths": lengths[first], "rejected_lengths": lengths[second]} if needs_lengths else {}
-    if name == "kto":
-        extra["kl"] = call["kl"]
-    want = spec.compute(*parts, **extra, **options)
+    halves = {"lengths": lengths, "alignment": call.get("alignment")}
+    needs = {n: (halves[n][first], halves[n][second]) if n in halves else call[n] for n in spec.needs}
+    want = spec.compute(*parts, **spec.named(needs), **options)
     losses, metrics = want.losses, want.metrics
-    if name == "kto":
+    if single:
         back = torch.cat((first, second)).argsort()
         losses = losses[back]
         both = {k: torch.cat((metrics[f"{k}/chosen"], metrics[f"{k}/rejected"]))[back] for k in ("rewards", "logps")}
-        metrics = {**both, "kl": metrics["kl"]}
+        metrics = {**both, **{k: metrics[k] for k in ("kl", "delta") if k in metrics}}
     weights = torch.linspace(0.5, 1.5, len(losses), dtype=dtype)
     (losses * weights).sum().backward()
     return {"losses": losses.detach(), "gradient": logps.grad, **metrics}
@@ -94,7 +102,7 @@ def assert_same(got, want, dtype):
 def test_every_objective_of_log_probs_is_here_with_its_options():
     ours = {name: (frozenset(s.options), s.reference) for name, s in SPECS.items()}
     theirs = {n: (s.options, s.needs_reference) for n, s in OBJECTIVES.items() if s.data in ("pairs", "labels")}
-    assert ours == {n: s for n, s in theirs.items() if n not in NOT_OF_SUMS}
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("scored", [False, True])
@@ -124,7 +132,32 @@ def test_nothing_at_all(name):
     assert len(got["losses"]) == 0 and not got["gradient"].any()
 
 
-@pytest.mark.parametrize("name", ["dpo", "ipo", "kto", "aot"])
+@pytest.mark.parametrize("scored", [False, True])
+@pytest.mark.parametrize(("name", "options"), [("ld_dpo", {"alpha": 0.25}), ("span_dpo", {"common_weight": 0.5})])
+def test_token_weights_of_the_core_give_the_loss_that_its_sums_give(name, options, scored):
+    logps, ref, cu, mask = ragged(torch.float64)
+    g = torch.Generator().manual_seed(2)
+    ids = torch.randint(0, 5, (len(logps),), generator=g).tolist()
+    weights = torch.zeros_like(logps)
+    for a, b, z in zip(cu[0:-1:2].tolist(), cu[1::2].tolist(), cu[2::2].tolist(), strict=True):
+        halves = OBJECTIVES[name].weigh(ids[a:b], ids[b:z], **options)
+        weights[a:z] = torch.tensor(sum(halves, ()), dtype=weights.dtype)
+    got = preference_loss(logps, cu, ref, objective=name, weights=weights, scored=mask if scored else None)
+    plain = preference_loss(logps * weights, cu, ref * weights, objective="dpo", scored=mask if scored else None)
+    torch.testing.assert_close(got.losses, plain.losses, rtol=1e-12, atol=1e-12)
+    assert not torch.equal(weights, torch.ones_like(weights))
+
+
+@pytest.mark.parametrize("name", ["orpo", "kto", "aot"])
+def test_any_objective_takes_weights(name):
+    logps, cu, ref, call = arguments(name, torch.float64, True)
+    weights = torch.arange(len(logps)) % 3 / 4.0
+    got = preference_loss(logps, cu, ref, weights=weights.double(), **call).losses
+    want = preference_loss(logps * weights, cu, None if ref is None else ref * weights, **call).losses
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["dpo", "ipo", "kto", "aot", "wpo", "span_dpo"])
 def test_compiles_as_one_graph(name):
     logps, cu, ref, call = arguments(name, torch.float32, True)
     compiled = torch.compile(preference_loss, fullgraph=True, backend="aot_eager")
@@ -147,7 +180,13 @@ def test_compiles_as_one_graph(name):
         ({"ref_logps": None}, "dpo needs ref_logps"),
         ({"objective": "cpo"}, "cpo has no reference"),
         ({"objective": "kto"}, "kto needs desirable"),
-        ({"kl": torch.tensor(0.0)}, "is of pairs"),
+        ({"kl": torch.tensor(0.0)}, "dpo has no place for kl"),
+        ({"objective": "bco_unpaired", "desirable": torch.ones(2).bool()}, "bco_unpaired needs shift"),
+        ({"objective": "apo_zero_unpaired", "desirable": torch.ones(2)}, "desirable must be bool"),
+        ({"objective": "wpo"}, "wpo needs alignment"),
+        ({"objective": "wpo", "alignment": torch.zeros(1)}, "one a sequence, got"),
+        ({"objective": "ld_dpo"}, "ld_dpo needs weights"),
+        ({"weights": torch.ones(4).double()}, "weights must be torch.float32 as logps"),
         ({"scored": torch.ones(4)}, "scored must be bool"),
         ({"backend": "cuda"}, "backend must be one of auto, reference, triton"),
         ({"backend": "triton"}, "backend triton needs a GPU"),
@@ -169,3 +208,19 @@ def test_sums_in_fp32_stay_within_rounding_of_the_truth():
     got = preference_loss(logps, cu, objective="cpo").metrics["logps/chosen"]
     truth = logps[:3000].double().sum()
     assert (got.double() - truth).abs() <= 3000 * 2**-24 * truth.abs()
+
+
+@pytest.mark.parametrize("scored", [False, True])
+@pytest.mark.parametrize(("name", "options"), [case for case in CASES if not case[0].startswith("aot")], ids=str)
+def test_slopes_written_out_are_autograds(name, options, scored):
+    for scale in (1.0, 2.0**-10, 64.0):
+        want = outcome(name, torch.float64, scored, options, scale=scale)["gradient"]
+        logps, cu, ref, call = arguments(name, torch.float64, scored, scale=scale)
+        point = call.get("kl", call.get("shift"))
+        given = Given(ref, call["scored"], call.get("weights"), call.get("desirable"), point, call.get("alignment"))
+        got = token_slopes(logps, cu, given, name, SPECS[name].options | options)
+        losses = len(cu) - 1 if SPECS[name].single else len(cu) // 2
+        upstream = torch.cat((torch.linspace(0.5, 1.5, losses, dtype=logps.dtype), logps.new_zeros(2)))
+        owner = sequence_of(len(logps), cu)
+        owner = owner if SPECS[name].single else owner // 2
+        torch.testing.assert_close(got * upstream[owner], want, rtol=1e-9, atol=1e-12)

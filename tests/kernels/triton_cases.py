@@ -19,6 +19,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     raise RuntimeError("set TRITON_INTERPRET=1 before the start")
 
 from plum_kernels.logprob import triton_backend
+from plum_kernels.logprob.operator import fused_logprob
 
 pytestmark = pytest.mark.poison
 HAIR = {torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float16: 2**-10}  # its gradient of the logits is rounded too
@@ -91,6 +92,15 @@ def test_twenty_runs_are_bit_equal():
     for _ in range(19):
         again = outcome(inputs, backend="triton")
         assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_operator_is_well_registered_and_compiles():
+    x, w, b, y, _ = make_inputs((9, 16, 40), torch.float32)
+    operands = (x.requires_grad_(), w.requires_grad_(), y, b)
+    torch.library.opcheck(fused_logprob, (*operands, -100, [1.3, 0.6, 5.0], True, False, "triton"))
+    compiled = torch.compile(linear_logprob, fullgraph=True, backend="aot_eager")
+    got, want = (call(x, w, y, bias=b, backend="triton").logp for call in (compiled, linear_logprob))
+    assert torch.equal(got, want)
 
 
 def test_fp64_is_refused():

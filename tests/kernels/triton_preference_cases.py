@@ -19,8 +19,7 @@ pytestmark = pytest.mark.poison
 SORTED = ("aot", "aot_unpaired")
 
 
-@pytest.mark.parametrize("scored", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(("dtype", "scored"), [(torch.float64, True), (torch.float32, False)], ids=str)
 @pytest.mark.parametrize(("name", "options"), [case for case in CASES if case[0] not in SORTED], ids=str)
 def test_equal_to_the_reference(name, options, dtype, scored):
     for scale in (1.0, 2.0**-10):
@@ -41,11 +40,13 @@ def test_nothing_at_all(name):
     assert len(outcome(name, torch.float32, False, {}, backend="triton", lengths=())["losses"]) == 0
 
 
-@pytest.mark.parametrize("name", ["dpo", "kto"])
+@pytest.mark.parametrize("name", ["dpo", "kto", "wpo", "ld_dpo", "bco_unpaired"])
 def test_operator_is_well_registered_and_compiles(name):
     logps, cu, ref, call = arguments(name, torch.float32, True)
     options = SPECS[name].options
-    operands = (logps.requires_grad_(), cu, ref, call["scored"], call.get("desirable"), call.get("kl"))
+    point = call.get("kl", call.get("shift"))
+    beside = (call["scored"], call.get("weights"), call.get("desirable"), point, call.get("alignment"))
+    operands = (logps.requires_grad_(), cu, ref, *beside)
     settings = (name, list(options.values()))
     torch.library.opcheck(triton_backend._preference_loss, (*operands, *settings))
     compiled = torch.compile(preference_loss, fullgraph=True, backend="aot_eager")

@@ -9,19 +9,13 @@ vocabulary is the outer loop, so that a block of the weight is widened once and 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from plum_kernels.logprob.blocks import LN_2, Blocks, Transform, local_targets, spans
-from plum_kernels.logprob.frozen import FrozenHeadLogprob
+from plum_kernels.logprob.blocks import LN_2, Blocks, Upstream, local_targets, spans
 
 
-def _forward(blocks: Blocks, targets: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def statistics(blocks: Blocks, targets: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(N,) each: the target's u, the maximum m of u, s = sum 2**(u - m), t = sum 2**(u - m) (u - m) ln 2."""
     picked, s, t = (blocks.x.new_zeros(len(targets), dtype=blocks.dtype) for _ in range(3))
     m = torch.full_like(s, torch.finfo(blocks.dtype).min)  # finite, so that m - m is 0 and never NaN
@@ -41,55 +35,7 @@ def _forward(blocks: Blocks, targets: Tensor, entropy: bool) -> tuple[Tensor, Te
     return picked, m, s, t
 
 
-class _BlockedLogprob(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        targets: Tensor,
-        bias: Tensor | None,
-        transform: Transform,
-        entropy: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        picked, m, s, t = _forward(Blocks(x, weight, bias, transform), targets, entropy)
-        h = s.log() - t / s if entropy else torch.zeros_like(s)
-        ctx.save_for_backward(x, weight, targets, bias, m, s, h)
-        ctx.transform, ctx.entropy = transform, entropy
-        ctx.set_materialize_grads(False)
-        if not entropy:
-            ctx.mark_non_differentiable(h)
-        # picked - m first: at large logits the difference is exact where picked - logsumexp is not
-        return (picked - m - s.log2()) * LN_2, (m + s.log2()) * LN_2, h
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, g_logp: Tensor | None, g_lse: Tensor | None, g_h: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        x, weight, targets, bias, m, s, h = ctx.saved_tensors
-        zero = torch.zeros_like(s)
-        upstream = _Upstream(
-            target=zero if g_logp is None else g_logp,
-            lse=zero if g_lse is None else g_lse,
-            entropy=g_h if ctx.entropy else None,
-        )
-        wants = ctx.needs_input_grad
-        wanted = (wants[0], wants[1], bias is not None and wants[3])
-        dx, dw, db = _backward(Blocks(x, weight, bias, ctx.transform), targets, (m, s, h), upstream, wanted)
-        return None if dx is None else dx.to(x.dtype), dw, None, db, None, None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Upstream:
-    """Gradients of the loss by the three outputs, (N,) each."""
-
-    target: Tensor
-    lse: Tensor
-    entropy: Tensor | None
-
-
-def _to_gradient(u: Tensor, r: slice, state: tuple[Tensor, Tensor, Tensor], g: _Upstream) -> Tensor:
+def _to_gradient(u: Tensor, r: slice, state: tuple[Tensor, Tensor, Tensor], g: Upstream) -> Tensor:
     """In place: u (R, C) to p * (g_lse - g_logp - g_entropy * (log p + H)), the target's own term aside."""
     m, s, h = (part[r].unsqueeze(1) for part in state)
     flow = (g.lse[r] - g.target[r]).unsqueeze(1)
@@ -101,11 +47,11 @@ def _to_gradient(u: Tensor, r: slice, state: tuple[Tensor, Tensor, Tensor], g: _
     return e.mul_(entropic.masked_fill_(e == 0, 0.0).neg_().add_(flow)).div_(s)
 
 
-def _backward(
+def gradients(
     blocks: Blocks,
     targets: Tensor,
     state: tuple[Tensor, Tensor, Tensor],
-    g: _Upstream,
+    g: Upstream,
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of x (N, D), weight (V, D) and bias (V,), in their own dtypes; None where not wanted."""
@@ -113,7 +59,7 @@ def _backward(
     dx = torch.zeros_like(blocks.x) if want_x else None
     dw = torch.empty_like(blocks.weight) if want_w else None
     db = torch.empty_like(blocks.bias) if want_b and blocks.bias is not None else None
-    constant = 1.0 / blocks.transform.temperature
+    constant = blocks.transform.gain
     for v, w, b in blocks.vocabulary():
         local, inside = local_targets(targets, v)
         hit = torch.where(inside, g.target, 0.0).to(blocks.dtype).unsqueeze(1)
@@ -136,27 +82,3 @@ def _backward(
         if db is not None and db_v is not None:
             db[v] = db_v
     return dx, dw, db
-
-
-def blocked_logprob(
-    x: Tensor,  # (N, D)
-    weight: Tensor,  # (V, D)
-    targets: Tensor,  # (N,) int64 in [0, V)
-    bias: Tensor | None,  # (V,)
-    *,
-    temperature: float,
-    softcap: float | None,
-    entropy: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(logp, logsumexp, entropy), each (N,) fp32, or fp64 for fp64 inputs.
-
-    Memory beyond inputs and outputs: one block (2 MiB), x in fp32, one widened weight block and its gradient. A
-    head that takes no gradient is not visited again in backward; then the gradient of x is held from forward on.
-    """
-    assert math.isfinite(temperature)
-    transform = Transform(temperature=temperature, softcap=softcap)
-    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-    if torch.is_grad_enabled() and x.requires_grad and not trained and not entropy:
-        return *FrozenHeadLogprob.apply(x, weight, targets, bias, transform), None
-    logp, lse, h = _BlockedLogprob.apply(x, weight, targets, bias, transform, entropy)
-    return logp, lse, h if entropy else None

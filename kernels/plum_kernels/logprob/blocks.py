@@ -20,7 +20,7 @@ BLOCK_ELEMENTS = 1 << 19  # 2 MiB of fp32: a block is made, exponentiated and co
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transform:
-    """From raw logits a to u = z * log2(e), z = softcap * tanh(a / softcap) / temperature.
+    """From raw logits a to u = z * log2(e), z = softcap * tanh(logit_scale * a / softcap) / temperature.
 
     Base 2: the factor costs nothing inside the matrix product, and exp2 is three times as fast on a CPU
     as exp, which besides slows down thirtyfold where its result is subnormal.
@@ -28,11 +28,17 @@ class Transform:
 
     temperature: float
     softcap: float | None
+    logit_scale: float = 1.0
 
     @property
     def inner(self) -> float:
         """What the matrix product is scaled by."""
-        return LOG2_E / self.temperature if self.softcap is None else 1.0 / self.softcap
+        return self.logit_scale * (LOG2_E / self.temperature if self.softcap is None else 1.0 / self.softcap)
+
+    @property
+    def gain(self) -> float:
+        """dz / da, the slope of the tanh aside."""
+        return self.logit_scale / self.temperature
 
     @property
     def outer(self) -> float:
@@ -45,7 +51,7 @@ class Transform:
         return scaled if self.softcap is None else scaled.tanh_().mul_(self.outer)
 
     def slope(self, u: Tensor) -> Tensor | None:
-        """dz/da less its factor ``1/temperature``: 1 - tanh**2, (R, C); None where it is 1 everywhere."""
+        """dz/da less its factor ``gain``: 1 - tanh**2, (R, C); None where it is 1 everywhere."""
         return None if self.softcap is None else (u / self.outer).square_().neg_().add_(1.0)
 
 
@@ -91,3 +97,12 @@ def local_targets(targets: Tensor, v: slice) -> tuple[Tensor, Tensor]:
     local = targets - v.start
     inside = (local >= 0) & (local < v.stop - v.start)
     return local.clamp_(0, v.stop - v.start - 1).unsqueeze(1), inside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """Gradients of the loss by the three outputs, (N,) each."""
+
+    target: Tensor
+    lse: Tensor
+    entropy: Tensor | None

@@ -1,15 +1,16 @@
-"""``linear_logprob``: checks, drops ignored rows, picks the back end and puts the answer back in place."""
+"""``linear_logprob``: checks, picks the back end and brings the answer into shape."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from plum_kernels.logprob.blocked import blocked_logprob
+from plum_kernels.logprob.blocks import Transform
+from plum_kernels.logprob.engine import check_range, has_expectation
+from plum_kernels.logprob.operator import fused_logprob, settings_of
 from plum_kernels.logprob.reference import reference_logprob
 
 BACKENDS = ("blocked", "reference", "triton")
@@ -23,7 +24,7 @@ class LinearLogprob(NamedTuple):
     entropy: Tensor | None  # -sum p log p, nats; None where it was not asked for
 
 
-def _check(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> None:
+def check_inputs(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> None:
     if weight.dim() != 2 or hidden.dim() < 1 or hidden.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"hidden (..., D) and weight (V, D) must share D, got {tuple(hidden.shape)} and {tuple(weight.shape)}"
@@ -43,34 +44,65 @@ def _check(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None)
         raise ValueError(f"all tensors must be on one device, got {sorted(map(str, devices))}")
 
 
-def _check_options(temperature: float, softcap: float | None, backend: str) -> None:
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be finite and > 0, got {temperature}")
+def autocast(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in autocast's dtype where it is on, as a linear layer casts them; fp64 stays as it is."""
+    kind = hidden.device.type
+    if not torch.amp.autocast_mode.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return hidden, weight
+    dtype = torch.get_autocast_dtype(kind)
+    casts = (torch.float32, torch.bfloat16, torch.float16)
+    return hidden.to(dtype) if hidden.dtype in casts else hidden, weight.to(dtype) if weight.dtype in casts else weight
+
+
+def check_options(temperature: float, logit_scale: float, softcap: float | None, backend: str) -> None:
+    for name, value in (("temperature", temperature), ("logit_scale", logit_scale)):
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be finite and > 0, got {value}")
     if softcap is not None and not (math.isfinite(softcap) and softcap > 0):
         raise ValueError(f"softcap must be finite and > 0, got {softcap}; leave it None for no cap")
     if backend not in ("auto", *BACKENDS):
         raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {backend!r}")
 
 
-def _back_end(name: str) -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
-    """The function of that name. Triton is imported by those who ask for it: it takes a second."""
-    if name == "triton":
-        from plum_kernels.logprob.triton_backend import triton_logprob
+def _reference(
+    x: Tensor, weight: Tensor, y: Tensor, bias: Tensor | None, ignore_index: int, transform: Transform, entropy: bool
+) -> list[Tensor | None]:
+    """The definition over the scored rows of a flat batch, 0 elsewhere.
 
-        return triton_logprob
-    return reference_logprob if name == "reference" else blocked_logprob
+    Under torch.compile a row that is not scored is computed and blanked: how many there are is not known to it.
+    """
+    keep = y != ignore_index
+    if torch.compiler.is_compiling():
+        blank = torch.where(keep.unsqueeze(1), x, 0.0)
+        parts = reference_logprob(blank, weight, torch.where(keep, y, 0), bias, transform, entropy)
+        return [None if part is None else torch.where(keep, part, 0.0) for part in parts]
+    scored = keep.nonzero().squeeze(1)
+    check_range(y[scored], len(weight), ignore_index)
+    if len(scored) == len(y):
+        return list(reference_logprob(x, weight, y, bias, transform, entropy))
+    parts = reference_logprob(x.index_select(0, scored), weight, y[scored], bias, transform, entropy)
+    return [None if part is None else part.new_zeros(len(y)).index_copy(0, scored, part) for part in parts]
 
 
-def _check_range(targets: Tensor, vocabulary: int, ignore_index: int) -> None:
-    if len(targets) == 0:
-        return
-    low, high = (int(edge) for edge in torch.aminmax(targets))
-    if low < 0 or high >= vocabulary:
-        wrong = low if low < 0 else high
-        raise ValueError(
-            f"target {wrong} is outside [0, {vocabulary}) and is not ignore_index ({ignore_index}): "
-            "mask it, or check that tokenizer and head belong together"
-        )
+def _fused(
+    x: Tensor,
+    weight: Tensor,
+    y: Tensor,
+    bias: Tensor | None,
+    ignore_index: int,
+    transform: Transform,
+    entropy: bool,
+    backend: str,
+) -> list[Tensor | None]:
+    if backend == "triton":
+        from plum_kernels.logprob.triton_backend import check_device  # a second to import: for those who ask
+
+        check_device(x)
+    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+    frozen = torch.is_grad_enabled() and x.requires_grad and not trained and not entropy
+    keep = frozen and has_expectation(backend)
+    logp, lse, h, _, _ = fused_logprob(x, weight, y, bias, ignore_index, settings_of(transform), entropy, keep, backend)
+    return [logp, lse, h if entropy else None]
 
 
 def linear_logprob(
@@ -80,6 +112,7 @@ def linear_logprob(
     *,
     bias: Tensor | None = None,
     temperature: float = 1.0,
+    logit_scale: float = 1.0,
     softcap: float | None = None,
     ignore_index: int = -100,
     entropy: bool = False,
@@ -87,8 +120,8 @@ def linear_logprob(
 ) -> LinearLogprob:
     """Log-prob of each target under ``softmax(z)``, never holding the (tokens, V) logits.
 
-    z = softcap * tanh((hidden @ weight.T + bias) / softcap) / temperature, the tanh only where ``softcap`` is
-    given.
+    z = softcap * tanh(logit_scale * (hidden @ weight.T + bias) / softcap) / temperature, the tanh only where
+    ``softcap`` is given.
 
     hidden: (..., D) of any strides, fp64, fp32, bf16 or fp16. weight: (V, D), the same dtype. targets: (...)
     int64 in [0, V), or ``ignore_index``: such rows are dropped before any arithmetic, come back as 0 and send
@@ -96,7 +129,9 @@ def linear_logprob(
     (arXiv 2408.00118, section 2).
 
     Returns fp32 (fp64 for fp64 inputs) tensors in the shape of ``targets``. Gradients reach hidden, weight
-    and bias from all three outputs with arbitrary upstream gradients; sums run in fp32. First order only.
+    and bias from all three outputs with arbitrary upstream gradients; sums run in fp32. First order only. Under
+    autocast hidden and weight are cast as they are for a linear layer, and everything else stays in fp32. The fused
+    back ends are operators of torch.library: torch.compile(fullgraph=True) and activation checkpointing see one piece.
 
     backend: "blocked" never holds more than a 2 MiB block of the (tokens, V) logits and makes each block
     again in backward; "reference" is the definition and holds them all; "triton" (a GPU, no fp64) tiles them
@@ -105,22 +140,16 @@ def linear_logprob(
     Raises ValueError for shapes, dtypes, devices or options that do not fit, and for a target outside the
     vocabulary.
     """
-    _check(hidden, weight, targets, bias)
-    _check_options(temperature, softcap, backend)
-    compute = _back_end(backend)
-
-    x, y = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    scored = (y != ignore_index).nonzero().squeeze(1)
-    whole = len(scored) == len(y)
-    if not whole:
-        x, y = x.index_select(0, scored), y.index_select(0, scored)
-    _check_range(y, len(weight), ignore_index)
-    parts = compute(x, weight, y, bias, temperature=temperature, softcap=softcap, entropy=entropy)
-
-    def restore(part: Tensor) -> Tensor:
-        if not whole:
-            part = part.new_zeros(targets.numel()).index_copy(0, scored, part)
-        return part.view(targets.shape)
-
-    logp, logsumexp, h = parts
-    return LinearLogprob(restore(logp), restore(logsumexp), None if h is None else restore(h))
+    hidden, weight = autocast(hidden, weight)
+    check_inputs(hidden, weight, targets, bias)
+    check_options(temperature, logit_scale, softcap, backend)
+    transform = Transform(temperature=temperature, logit_scale=logit_scale, softcap=softcap)
+    flat = hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1), bias, ignore_index, transform, entropy
+    if backend == "reference":
+        with torch.autocast(hidden.device.type, enabled=False):
+            parts = _reference(*flat)
+    else:
+        parts = _fused(*flat, "blocked" if backend == "auto" else backend)
+    logp, logsumexp, h = (None if part is None else part.view(targets.shape) for part in parts)
+    assert logp is not None and logsumexp is not None
+    return LinearLogprob(logp, logsumexp, h)

@@ -8,15 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from plum_kernels.logprob.blocks import Transform
+
 
 def reference_logprob(
     x: Tensor,  # (N, D)
     weight: Tensor,  # (V, D)
     targets: Tensor,  # (N,) int64 in [0, V)
     bias: Tensor | None,  # (V,)
-    *,
-    temperature: float,
-    softcap: float | None,
+    transform: Transform,
     entropy: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """(logp, logsumexp, entropy), each (N,) fp32, or fp64 for fp64 inputs."""
@@ -24,9 +24,10 @@ def reference_logprob(
     z = x.to(accurate) @ weight.to(accurate).T
     if bias is not None:
         z = z + bias.to(accurate)
-    if softcap is not None:
-        z = softcap * torch.tanh(z / softcap)
-    z = z / temperature
+    z = z * transform.logit_scale
+    if transform.softcap is not None:
+        z = transform.softcap * torch.tanh(z / transform.softcap)
+    z = z / transform.temperature
     log_p = torch.log_softmax(z, dim=-1)
     logp = log_p.gather(1, targets.unsqueeze(1)).squeeze(1)
     plogp = log_p.exp() * log_p.masked_fill(log_p.isneginf(), 0.0)  # 0 log 0 = 0

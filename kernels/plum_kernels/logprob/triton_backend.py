@@ -7,7 +7,6 @@ products give dx and dW. The buffer is the only thing of the vocabulary's width.
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,8 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from plum_kernels.logprob.blocks import LN_2, Transform, spans
+from plum_kernels.logprob.blocks import LN_2, Transform, Upstream, spans
 from plum_kernels.logprob.triton_kernels import tile_gradient, tile_statistics
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -69,7 +67,7 @@ def _allocate(size: int, alignment: int, stream: int | None) -> Tensor:
     return torch.empty(size, dtype=torch.int8, device="cuda")
 
 
-class _Launch:
+class Launch:
     """The arguments that both kernels share."""
 
     def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, transform: Transform, entropy: bool) -> None:
@@ -97,7 +95,7 @@ class _Launch:
         )  # fmt: skip
 
 
-def _statistics(launch: _Launch, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def statistics(launch: Launch, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(N,) each: the target's u, and m, s, t of the whole row, as the blocked path has them."""
     picked = torch.empty(len(x), dtype=torch.float32, device=x.device)
     m_tiles, s_tiles, t_tiles = (picked.new_empty(launch.columns, len(x)) for _ in range(3))
@@ -110,52 +108,29 @@ def _statistics(launch: _Launch, x: Tensor, targets: Tensor) -> tuple[Tensor, Te
     return picked, m, s, t
 
 
-class _TritonLogprob(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, transform: Transform, entropy: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight = x.contiguous(), weight.contiguous()
-        picked, m, s, t = _statistics(_Launch(x, weight, bias, transform, entropy), x, targets)
-        h = s.log() - t / s if entropy else torch.zeros_like(s)
-        ctx.save_for_backward(x, weight, targets, bias, m, s, h)
-        ctx.transform, ctx.entropy = transform, entropy
-        ctx.set_materialize_grads(False)
-        if not entropy:
-            ctx.mark_non_differentiable(h)
-        return (picked - m - s.log2()) * LN_2, (m + s.log2()) * LN_2, h
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, g_logp: Tensor | None, g_lse: Tensor | None, g_h: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        x, weight, targets, bias, m, s, h = ctx.saved_tensors
-        zero = torch.zeros_like(s)
-        target = zero if g_logp is None else g_logp
-        with_entropy = ctx.entropy and g_h is not None
-        rows = {
-            "m": m,
-            "flow": ((zero if g_lse is None else g_lse) - target) / s,
-            "target": target.contiguous(),
-            "spread": g_h / s if with_entropy else zero,
-            "level": h - s.log() if with_entropy else zero,
-        }
-        launch = _Launch(x, weight, bias, ctx.transform, with_entropy)
-        want = ctx.needs_input_grad
-        dx, dw, db = _backward(launch, x, targets, rows, (want[0], want[1], bias is not None and want[3]))
-        return dx, dw, None, db, None, None
-
-
 def chunk_rows(rows: int, stride: int, element_size: int) -> int:
     """Rows of a chunk: what the buffer holds, in whole tiles of the largest kind, at least one."""
     return min(max(1, rows), max(128, BUFFER_BYTES // (stride * element_size) // 128 * 128))
 
 
-def _backward(
-    launch: _Launch, x: Tensor, targets: Tensor, rows: dict[str, Tensor], wanted: tuple[bool, bool, bool]
+def of_rows(state: tuple[Tensor, Tensor, Tensor], g: Upstream) -> tuple[Tensor, ...]:
+    """What ``tile_gradient`` reads of each row, (N,) each: m, flow, target, spread, level."""
+    m, s, h = state
+    spread = None if g.entropy is None else g.entropy / s
+    level = m if spread is None else h - s.log()
+    return m, (g.lse - g.target) / s, g.target.contiguous(), m if spread is None else spread, level
+
+
+def gradients(
+    launch: Launch,
+    x: Tensor,
+    targets: Tensor,
+    state: tuple[Tensor, Tensor, Tensor],
+    g: Upstream,
+    wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of x, weight and bias, in their own dtypes; None where not wanted. Sums over chunks are fp32."""
+    """As ``blocked.gradients``. Sums over chunks are fp32."""
+    rows = of_rows(state, g)
     want_x, want_w, want_b = wanted
     weight, bias = launch.weight, launch.bias
     stride = triton.cdiv(len(weight), 8) * 8  # rows of the buffer start on 16 bytes
@@ -166,17 +141,15 @@ def _backward(
     dw = torch.zeros_like(weight, dtype=torch.float32) if want_w else None
     db = torch.zeros(len(weight), dtype=torch.float32, device=x.device) if want_b else None
     for r in spans(len(x), size):
-        part = {name: values[r] for name, values in rows.items()}
-        launch(
-            tile_gradient, x[r], targets[r], *part.values(), buffer, stride, scale=1.0 / launch.transform.temperature
-        )
-        g = buffer[: r.stop - r.start, : len(weight)].to(x.dtype)
+        part = [values[r] for values in rows]
+        launch(tile_gradient, x[r], targets[r], *part, buffer, stride, scale=launch.transform.gain)
+        da = buffer[: r.stop - r.start, : len(weight)].to(x.dtype)
         if dx is not None:
-            torch.mm(g, weight, out=dx[r])
+            torch.mm(da, weight, out=dx[r])
         if dw is not None:
-            dw += _product(g.T, x[r])
+            dw += product(da.T, x[r])
         if db is not None:
-            db += g.sum(0, dtype=torch.float32)
+            db += da.sum(0, dtype=torch.float32)
     return (
         dx,
         None if dw is None else dw.to(weight.dtype),
@@ -184,32 +157,16 @@ def _backward(
     )
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b in fp32, from fp32 sums without a rounding to the operands' dtype where the device can."""
     if a.dtype == torch.float32:
         return a @ b
     return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
 
 
-def triton_logprob(
-    x: Tensor,  # (N, D) fp32, bf16 or fp16
-    weight: Tensor,  # (V, D)
-    targets: Tensor,  # (N,) int64 in [0, V)
-    bias: Tensor | None,  # (V,)
-    *,
-    temperature: float,
-    softcap: float | None,
-    entropy: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(logp, logsumexp, entropy), each (N,) fp32. Workspace: 12 N V / BV bytes forward, one chunk backward.
-
-    Raises ValueError for fp64 and for tensors that are not on a GPU (unless Triton interprets).
-    """
+def check_device(x: Tensor) -> None:
+    """Raises ValueError for fp64 and for tensors that are not on a GPU (unless Triton interprets)."""
     if x.dtype == torch.float64:
         raise ValueError("backend triton has no fp64: use backend='blocked'")
     if not (x.is_cuda or INTERPRETED):
         raise ValueError(f"backend triton needs a GPU, got tensors on {x.device}: use backend='blocked'")
-    assert math.isfinite(temperature)
-    transform = Transform(temperature=temperature, softcap=softcap)
-    logp, lse, h = _TritonLogprob.apply(x, weight, targets, bias, transform, entropy)
-    return logp, lse, h if entropy else None

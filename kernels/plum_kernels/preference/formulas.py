@@ -18,6 +18,17 @@ from torch import Tensor
 CERTAIN = -1e-6  # nats a token; nearer to certainty ORPO's odds would leave fp32, and their gradient is cut off here
 
 
+class Given(NamedTuple):
+    """What comes beside the log-probs (T,) and where sequences start; nothing is propagated through any of it."""
+
+    reference: Tensor | None = None  # (T,)
+    scored: Tensor | None = None  # (T,) bool
+    weights: Tensor | None = None  # (T,)
+    desirable: Tensor | None = None  # (S,) bool
+    point: Tensor | None = None  # () nats, kl or shift
+    alignment: Tensor | None = None  # (S,) nats
+
+
 class Sums(NamedTuple):
     """What a formula sees, (B,) each: log-ratios (or log-probs), and scored tokens, at least 1."""
 
@@ -33,13 +44,18 @@ Formula = Callable[[Sums, Options], Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """``code``: the kernel's number. ``options``: what the formula contains, with defaults; others are refused."""
+    """``code``: the kernel's number. ``options``: what the formula contains, with defaults; others are refused.
+
+    ``needs``: which tensors it takes beside the log-probs and the reference's.
+    """
 
     code: int
     loss: Formula
     options: Options = field(default_factory=dict)
     reference: bool = True
     means: bool = False  # rewards are of log-probs a token
+    single: bool = False  # of sequences with verdicts, not of pairs
+    needs: frozenset[str] = frozenset()
 
 
 def smoothed(margin: Tensor, share: float) -> Tensor:
@@ -123,21 +139,41 @@ def _orpo(p: Sums, o: Options) -> Tensor:
     return -o["beta"] * F.logsigmoid(odds)
 
 
-def kto_loss(ratio: Tensor, desirable: Tensor, kl: Tensor, o: Options) -> Tensor:
-    """Ethayarajh et al. 2024, arXiv 2402.01306, section 4.1; (S,) log-ratios and labels, kl ()."""
-    x = o["beta"] * (kl - ratio)
-    good = o["desirable_weight"] * torch.sigmoid(x)
-    return torch.where(desirable, good, o["undesirable_weight"] * torch.sigmoid(-x))
+def single_loss(objective: str, ratio: Tensor, desirable: Tensor, point: Tensor, o: Options) -> Tensor:
+    """(S,) log-ratios and verdicts; point (), from which a ratio is measured.
+
+    kto: Ethayarajh et al. 2024, arXiv 2402.01306, section 4.1. apo_zero_unpaired: the same at 0 (D'Oosterlinck et al.
+    2024, arXiv 2408.06266, eq. 7). bco_unpaired: Jung et al. 2024, arXiv 2404.04656, eq. 8 and 9.
+    """
+    x = o["beta"] * (point - ratio)
+    x = torch.where(desirable, x, -x)
+    if objective == "bco_unpaired":
+        return -F.logsigmoid(-x)
+    loss = torch.sigmoid(x)
+    return torch.where(desirable, o["desirable_weight"] * loss, o["undesirable_weight"] * loss)
+
+
+def pair_weights(alignment: Tensor) -> Tensor:
+    """(S,) alignments to (B,) weights: Zhou et al. 2024, arXiv 2406.11827, eq. 2; nothing is propagated through."""
+    aligned = alignment.detach().exp()
+    return aligned[0::2] * aligned[1::2]
 
 
 def _of_sequences(p: Sums, o: Options) -> Tensor:
-    raise AssertionError("kto and aot have no formula of one pair")
+    raise AssertionError("single verdicts and aot have no formula of one pair")
 
 
 _SMOOTH = {"label_smoothing": 0.0}
+_CLASSES = {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0}
+_LABELS = frozenset({"desirable"})
+_DPO = {"beta": 0.1, **_SMOOTH}
 SPECS: dict[str, Spec] = {
-    "dpo": Spec(code=0, loss=_dpo, options={"beta": 0.1, **_SMOOTH}),
-    "cpo": Spec(code=0, loss=_dpo, options={"beta": 0.1, **_SMOOTH}, reference=False),
+    "dpo": Spec(code=0, loss=_dpo, options=_DPO),
+    "rpo": Spec(code=0, loss=_dpo, options=_DPO),  # its likelihood term is a mean of the same log-probs beside it
+    "ld_dpo": Spec(code=0, loss=_dpo, options=_DPO, needs=frozenset({"weights"})),
+    "span_dpo": Spec(code=0, loss=_dpo, options=_DPO, needs=frozenset({"weights"})),
+    "wpo": Spec(code=0, loss=_dpo, options=_DPO, needs=frozenset({"alignment"})),
+    "cpo": Spec(code=0, loss=_dpo, options=_DPO, reference=False),
     "dpo_norm": Spec(code=1, loss=_dpo_norm, options={"beta": 2.0}),
     "robust_dpo": Spec(code=2, loss=_robust_dpo, options={"beta": 0.1, "label_smoothing": 0.1}),
     "dpop": Spec(code=3, loss=_dpop, options={"beta": 0.1, "penalty": 5.0}),
@@ -151,7 +187,9 @@ SPECS: dict[str, Spec] = {
     "apo_down": Spec(code=11, loss=_apo_down, options={"beta": 0.1}),
     "simpo": Spec(code=12, loss=_simpo, options={"beta": 2.0, "gamma": 1.0, **_SMOOTH}, reference=False, means=True),
     "orpo": Spec(code=13, loss=_orpo, options={"beta": 0.1}, reference=False, means=True),
-    "kto": Spec(code=14, loss=_of_sequences, options={"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0}),
+    "kto": Spec(code=14, loss=_of_sequences, options=_CLASSES, single=True, needs=_LABELS | {"kl"}),
     "aot": Spec(code=15, loss=_of_sequences, options={"beta": 0.1, **_SMOOTH}),
     "aot_unpaired": Spec(code=16, loss=_of_sequences, options={"beta": 0.1, **_SMOOTH}),
+    "apo_zero_unpaired": Spec(code=14, loss=_of_sequences, options=_CLASSES, single=True, needs=_LABELS),
+    "bco_unpaired": Spec(code=17, loss=_of_sequences, options={"beta": 0.1}, single=True, needs=_LABELS | {"shift"}),
 }

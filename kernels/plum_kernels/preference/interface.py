@@ -8,16 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from plum_kernels.preference.formulas import SPECS, Options
+from plum_kernels.preference.formulas import SPECS, Given, Options, pair_weights
 from plum_kernels.preference.reference import reference_preference_loss
 
 PREFERENCE_BACKENDS = ("reference", "triton")
 
 
 class PreferenceLoss(NamedTuple):
-    """``losses``: (B,) a pair, or (S,) a sequence for kto; differentiable. ``metrics``: detached, TRL's names.
+    """``losses``: (B,) a pair, or (S,) a sequence with a verdict; differentiable. ``metrics``: detached, TRL's names.
 
-    For kto ``rewards`` and ``logps`` are (S,) in the order of the sequences: the split into desirable and not is a
+    Of verdicts ``rewards`` and ``logps`` are (S,) in the order of the sequences: the split into desirable and not is a
     shape that only the device knows.
     """
 
@@ -25,7 +25,7 @@ class PreferenceLoss(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-def _options(objective: str, given: Options) -> Options:
+def fill_options(objective: str, given: Options) -> Options:
     """The objective's options with its defaults; ValueError for others and for values outside their range."""
     if objective not in SPECS:
         raise ValueError(f"unknown objective {objective!r}, known: {', '.join(sorted(SPECS))}")
@@ -50,14 +50,7 @@ def _options(objective: str, given: Options) -> Options:
     return options
 
 
-def _check(
-    objective: str,
-    logps: Tensor,
-    cu_seqlens: Tensor,
-    a_token: dict[str, Tensor | None],
-    desirable: Tensor | None,
-    kl: Tensor | None,
-) -> None:
+def _check_tokens(logps: Tensor, cu_seqlens: Tensor, a_token: dict[str, Tensor | None]) -> None:
     if logps.dim() != 1 or logps.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"logps must be (T,) fp32 or fp64, got {tuple(logps.shape)} {logps.dtype}")
     if cu_seqlens.dim() != 1 or len(cu_seqlens) < 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
@@ -65,29 +58,50 @@ def _check(
             f"cu_seqlens must be (S + 1,) int32 or int64, got {tuple(cu_seqlens.shape)} {cu_seqlens.dtype}"
         )
     for name, tensor in a_token.items():
-        if tensor is not None and tensor.shape != logps.shape:
+        if tensor is None:
+            continue
+        if tensor.shape != logps.shape:
             raise ValueError(f"{name} must be {tuple(logps.shape)} as logps, got {tuple(tensor.shape)}")
-    scored, reference = a_token["scored"], a_token["ref_logps"]
-    if scored is not None and scored.dtype != torch.bool:
-        raise ValueError(f"scored must be bool, got {scored.dtype}; call scored.bool()")
-    if reference is not None and reference.dtype != logps.dtype:
-        raise ValueError(f"ref_logps must be {logps.dtype} as logps, got {reference.dtype}")
-    if SPECS[objective].reference != (reference is not None):
-        rule = "needs ref_logps" if SPECS[objective].reference else "has no reference: leave ref_logps out"
+        if name == "scored" and tensor.dtype != torch.bool:
+            raise ValueError(f"scored must be bool, got {tensor.dtype}; call scored.bool()")
+        if name != "scored" and tensor.dtype != logps.dtype:
+            raise ValueError(f"{name} must be {logps.dtype} as logps, got {tensor.dtype}")
+
+
+def _check_needs(objective: str, sequences: int, needs: dict[str, Tensor | None]) -> None:
+    """What each objective takes beside log-probs, and in which shape."""
+    spec = SPECS[objective]
+    for name, tensor in needs.items():
+        if name in spec.needs and tensor is None:
+            raise ValueError(f"objective {objective} needs {name}")
+        if name not in spec.needs and tensor is not None:
+            raise ValueError(f"objective {objective} has no place for {name}: leave it out")
+    if not spec.single and sequences % 2:
+        raise ValueError(f"sequences come chosen, rejected, chosen, ...: their number must be even, got {sequences}")
+    for name in ("desirable", "alignment"):
+        tensor = needs[name]
+        if tensor is not None and tensor.shape != (sequences,):
+            raise ValueError(f"{name} must be ({sequences},), one a sequence, got {tuple(tensor.shape)}")
+    for name in ("kl", "shift"):
+        tensor = needs[name]
+        if tensor is not None and tensor.numel() != 1:
+            raise ValueError(f"{name} must be one number, (), got {tuple(tensor.shape)}")
+    verdicts = needs["desirable"]
+    if verdicts is not None and verdicts.dtype != torch.bool:
+        raise ValueError(f"desirable must be bool, got {verdicts.dtype}")
+
+
+def check_preference(objective: str, logps: Tensor, cu_seqlens: Tensor, tensors: dict[str, Tensor | None]) -> None:
+    spec = SPECS[objective]
+    _check_tokens(logps, cu_seqlens, {name: tensors[name] for name in ("ref_logps", "scored", "weights")})
+    if spec.reference != (tensors["ref_logps"] is not None):
+        rule = "needs ref_logps" if spec.reference else "has no reference: leave ref_logps out"
         raise ValueError(f"objective {objective} {rule}")
-    sequences = len(cu_seqlens) - 1
-    if objective != "kto":
-        if desirable is not None or kl is not None:
-            raise ValueError(f"objective {objective} is of pairs: leave desirable and kl out")
-        if sequences % 2:
-            raise ValueError(
-                f"sequences come chosen, rejected, chosen, ...: their number must be even, got {sequences}"
-            )
-    elif desirable is None or kl is None or desirable.shape != (sequences,) or kl.numel() != 1:
-        raise ValueError(f"objective kto needs desirable ({sequences},) and kl ()")
-    elif desirable.dtype != torch.bool:
-        raise ValueError(f"desirable must be bool, got {desirable.dtype}")
-    devices = {t.device for t in (logps, cu_seqlens, scored, reference, desirable, kl) if t is not None}
+    if "weights" in spec.needs and tensors["weights"] is None:
+        raise ValueError(f"objective {objective} needs weights: it is dpo where every token counts alike")
+    needs = {name: tensors[name] for name in ("desirable", "kl", "shift", "alignment")}
+    _check_needs(objective, len(cu_seqlens) - 1, needs)
+    devices = {t.device for t in (logps, cu_seqlens, *tensors.values()) if t is not None}
     if len(devices) > 1:
         raise ValueError(f"all tensors must be on one device, got {sorted(map(str, devices))}")
 
@@ -99,44 +113,56 @@ def preference_loss(
     *,
     objective: str,
     scored: Tensor | None = None,  # (T,) bool: which tokens count; all where it is left out
-    desirable: Tensor | None = None,  # (S,) bool, kto's verdicts
-    kl: Tensor | None = None,  # () kto's reference point
+    weights: Tensor | None = None,  # (T,) what each token's log-prob counts; alike where it is left out
+    desirable: Tensor | None = None,  # (S,) bool, verdicts of kto, apo_zero_unpaired and bco_unpaired
+    kl: Tensor | None = None,  # () kto's reference point, nats
+    shift: Tensor | None = None,  # () bco_unpaired's running mean of log-ratios, nats
+    alignment: Tensor | None = None,  # (S,) wpo's mean over tokens of log(p / sum of p**2), nats
     backend: str = "auto",
     **options: float,
 ) -> PreferenceLoss:
     """Losses and metrics of a preference objective, straight from ragged per-token log-probs.
 
-    Pairs lie side by side: sequence 2 i is chosen, 2 i + 1 rejected; of kto each sequence stands alone. A sequence
-    without a scored token counts as length 1 with log-prob 0. ``cu_seqlens`` is not read by the host, hence not
-    checked: it must rise from >= 0 to <= T. Tokens that belong to no sequence get no gradient. Losses of aot come in
-    the order of its sorted margins. First order only.
+    Pairs lie side by side: sequence 2 i is chosen, 2 i + 1 rejected; with verdicts each sequence stands alone. A
+    sequence without a scored token counts as length 1 with log-prob 0. ``weights`` may go with any objective; ld_dpo
+    and span_dpo are dpo with them, and refuse to go without. rpo's likelihood term is the caller's to add.
+    ``cu_seqlens`` is not read by the host, hence not checked: it must rise from >= 0 to <= T. Tokens that belong to no
+    sequence get no gradient. Losses of aot come in the order of its sorted margins. First order only.
 
     backend: "triton" does everything in one launch, gradients of tokens too; "reference" is the definition, and the
     only one for aot and aot_unpaired, which sort; "auto" is "reference", until the kernel has been timed on a GPU.
 
     Raises ValueError for shapes, dtypes, devices and options that do not fit.
     """
-    filled = _options(objective, options)
-    _check(objective, logps, cu_seqlens, {"scored": scored, "ref_logps": ref_logps}, desirable, kl)
+    filled = fill_options(objective, options)
+    beside = {"ref_logps": ref_logps, "scored": scored, "weights": weights, "desirable": desirable}
+    check_preference(objective, logps, cu_seqlens, {**beside, "kl": kl, "shift": shift, "alignment": alignment})
     if backend not in ("auto", *PREFERENCE_BACKENDS):
         raise ValueError(f"backend must be one of auto, {', '.join(PREFERENCE_BACKENDS)}, got {backend!r}")
     compute = reference_preference_loss
     if backend == "triton":
         from plum_kernels.preference.triton_backend import triton_preference_loss as compute  # a second to import
-    fixed = (None if ref_logps is None else ref_logps.detach(), scored, desirable, None if kl is None else kl.detach())
-    losses, (rewards, shown) = compute(logps, cu_seqlens, *fixed, objective, filled)
-    if objective == "kto":
-        assert kl is not None
-        return PreferenceLoss(losses, {"rewards": rewards, "logps": shown, "kl": kl.detach().reshape(1)})
+    point = kl if kl is not None else shift
+    fixed = (ref_logps, scored, weights, desirable, point, alignment)
+    given = Given(*(None if tensor is None else tensor.detach() for tensor in fixed))
+    losses, (rewards, shown) = compute(logps, cu_seqlens, given, objective, filled)
+    return PreferenceLoss(losses, metrics_of(objective, rewards, shown, given, filled["beta"]))
+
+
+def metrics_of(objective: str, rewards: Tensor, shown: Tensor, given: Given, beta: float) -> dict[str, Tensor]:
+    if SPECS[objective].single:
+        metrics = {"rewards": rewards, "logps": shown}
+        if given.point is not None:
+            point = given.point.to(rewards.dtype).reshape(1)
+            metrics |= {"kl": point} if objective == "kto" else {"delta": beta * point}
+        return metrics
     chosen, rejected = rewards[0::2], rewards[1::2]
-    return PreferenceLoss(
-        losses,
-        {
-            "rewards/chosen": chosen,
-            "rewards/rejected": rejected,
-            "rewards/accuracies": (chosen > rejected).to(losses.dtype),
-            "rewards/margins": chosen - rejected,
-            "logps/chosen": shown[0::2],
-            "logps/rejected": shown[1::2],
-        },
-    )
+    metrics = {
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/accuracies": (chosen > rejected).to(rewards.dtype),
+        "rewards/margins": chosen - rejected,
+        "logps/chosen": shown[0::2],
+        "logps/rejected": shown[1::2],
+    }
+    return metrics if given.alignment is None else metrics | {"weights": pair_weights(given.alignment)}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plum_kernels.preference.formulas import SPECS, Options
+from plum_kernels.preference.formulas import SPECS, Given, Options
 from plum_kernels.preference.reference import sequence_of
 from plum_kernels.preference.triton_kernels import pair_loss, sequence_loss
 
@@ -22,12 +22,10 @@ BLOCK = 32 if INTERPRETED else 1024  # tokens that a program reads at a time
 
 def constants(objective: str, options: Options) -> dict[str, float]:
     """The options as the kernels' compile-time numbers: they do not change during a run, and need no copy."""
-    if objective == "kto":
-        return {
-            "BETA": options["beta"],
-            "GOOD": options["desirable_weight"],
-            "BAD": options["undesirable_weight"],
-        }
+    spec = SPECS[objective]
+    if spec.single:
+        weights = options.get("desirable_weight", 1.0), options.get("undesirable_weight", 1.0)
+        return {"BETA": options["beta"], "GOOD": weights[0], "BAD": weights[1], "CODE": spec.code}
     e = options.get("label_smoothing", 0.0)
     return {
         "BETA": options["beta"],
@@ -35,8 +33,8 @@ def constants(objective: str, options: Options) -> dict[str, float]:
         "LOG_E": math.log(e) if e > 0 else 0.0,
         "LOG_KEPT": math.log1p(-e),
         "EXTRA": options.get("penalty", options.get("sums", options.get("gamma", 0.0))),
-        "CODE": SPECS[objective].code,
-        "MEANS": SPECS[objective].means,
+        "CODE": spec.code,
+        "MEANS": spec.means,
     }
 
 
@@ -46,45 +44,44 @@ def _preference_loss(
     cu_seqlens: Tensor,
     ref_logps: Tensor | None,
     scored: Tensor | None,
+    weights: Tensor | None,
     desirable: Tensor | None,
-    kl: Tensor | None,
+    point: Tensor | None,
+    alignment: Tensor | None,
     objective: str,
     values: list[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Losses (L,), each token's gradient of its own sequence's loss (T,), and (2, S) as in the reference."""
-    options = dict(zip(SPECS[objective].options, values, strict=True))
+    spec = SPECS[objective]
     sequences = len(cu_seqlens) - 1
-    single = objective == "kto"
-    losses = logps.new_empty(sequences if single else sequences // 2)
+    losses = logps.new_empty(sequences if spec.single else sequences // 2)
     gradient = torch.zeros_like(logps)  # tokens past the last sequence belong to none
     shown = logps.new_empty(2, sequences)
     if len(losses) == 0:
         return losses, gradient, shown
+
+    def given(tensor: Tensor | None) -> Tensor:
+        return logps if tensor is None else tensor.to(logps.dtype).contiguous()
+
     mask = logps if scored is None else scored.contiguous().view(torch.uint8)
-    reference = logps if ref_logps is None else ref_logps.contiguous()
-    fixed = {**constants(objective, options), "HAS_MASK": scored is not None, "BLOCK": BLOCK, "num_warps": 4}
+    read = (logps, given(ref_logps), mask, given(weights), cu_seqlens)
+    written = (losses, gradient, shown)
+    fixed = {
+        **constants(objective, dict(zip(spec.options, values, strict=True))),
+        "HAS_MASK": scored is not None,
+        "HAS_WEIGHTS": weights is not None,
+        "BLOCK": BLOCK,
+        "num_warps": 4,
+    }
     grid = (len(losses),)
-    if single:
-        assert desirable is not None and kl is not None
+    if spec.single:
+        assert desirable is not None
         verdicts = desirable.contiguous().view(torch.uint8)
-        sequence_loss[grid](
-            logps,
-            reference,
-            mask,
-            cu_seqlens,
-            verdicts,
-            kl.to(logps.dtype),
-            losses,
-            gradient,
-            shown,
-            sequences,
-            **fixed,
-        )
+        at = logps.new_zeros(1) if point is None else given(point)
+        sequence_loss[grid](*read, verdicts, at, *written, sequences, **fixed)
     else:
-        has_ref = ref_logps is not None
-        pair_loss[grid](
-            logps, reference, mask, cu_seqlens, losses, gradient, shown, len(losses), HAS_REF=has_ref, **fixed
-        )
+        has = {"HAS_REF": ref_logps is not None, "HAS_ALIGNMENT": alignment is not None}
+        pair_loss[grid](*read, given(alignment), *written, len(losses), **has, **fixed)
     return losses, gradient, shown
 
 
@@ -94,19 +91,21 @@ def _(
     cu_seqlens: Tensor,
     ref_logps: Tensor | None,
     scored: Tensor | None,
+    weights: Tensor | None,
     desirable: Tensor | None,
-    kl: Tensor | None,
+    point: Tensor | None,
+    alignment: Tensor | None,
     objective: str,
     values: list[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
     sequences = cu_seqlens.shape[0] - 1
-    count = sequences if objective == "kto" else sequences // 2
+    count = sequences if SPECS[objective].single else sequences // 2
     return logps.new_empty(count), torch.empty_like(logps), logps.new_empty(2, sequences)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.save_for_backward(inputs[1], output[1])
-    ctx.single = inputs[6] == "kto"
+    ctx.single = SPECS[inputs[8]].single
 
 
 def _backward(ctx: Any, of_losses: Tensor, of_gradient: Tensor, of_shown: Tensor) -> tuple[Tensor | None, ...]:
@@ -115,23 +114,16 @@ def _backward(ctx: Any, of_losses: Tensor, of_gradient: Tensor, of_shown: Tensor
     owner = sequence_of(gradient.shape[0], cu_seqlens)
     owner = owner if ctx.single else owner // 2
     if of_losses.shape[0] == 0:
-        return (torch.zeros_like(gradient), *[None] * 7)
+        return (torch.zeros_like(gradient), *[None] * 9)
     upstream = of_losses.index_select(0, owner.clamp(max=of_losses.shape[0] - 1))
-    return (gradient * upstream, *[None] * 7)
+    return (gradient * upstream, *[None] * 9)
 
 
 _preference_loss.register_autograd(_backward, setup_context=_setup)
 
 
 def triton_preference_loss(
-    logps: Tensor,
-    cu_seqlens: Tensor,
-    ref_logps: Tensor | None,
-    scored: Tensor | None,
-    desirable: Tensor | None,
-    kl: Tensor | None,
-    objective: str,
-    options: Options,
+    logps: Tensor, cu_seqlens: Tensor, given: Given, objective: str, options: Options
 ) -> tuple[Tensor, Tensor]:
     """As the reference. Raises ValueError without a GPU (unless Triton interprets) and for aot, which sorts."""
     if objective in ("aot", "aot_unpaired"):
@@ -140,8 +132,6 @@ def triton_preference_loss(
         )
     if not (logps.is_cuda or INTERPRETED):
         raise ValueError(f"backend triton needs a GPU, got tensors on {logps.device}: use backend='reference'")
-    losses, _, shown = _preference_loss(
-        logps.contiguous(), cu_seqlens.contiguous(), ref_logps, scored, desirable, kl,
-        objective, [float(options[name]) for name in SPECS[objective].options],
-    )  # fmt: skip
+    values = [float(options[name]) for name in SPECS[objective].options]
+    losses, _, shown = _preference_loss(logps.contiguous(), cu_seqlens.contiguous(), *given, objective, values)
     return losses, shown.detach()

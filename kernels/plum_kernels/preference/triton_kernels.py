@@ -1,4 +1,4 @@
-"""Device code of ``preference_loss``: one program a pair (or a sequence, for kto) does all of it in one launch.
+"""Device code of ``preference_loss``: one program a pair (or a sequence with its verdict) does all of it in one launch.
 
 It adds up its tokens, evaluates the objective and its derivatives by the two sums, and writes each token's gradient.
 Sums and formulas run in the dtype of the log-probs, fp32 or fp64. Every output element has one writer.
@@ -38,9 +38,10 @@ def _one_minus_exp(x):
 
 @triton.jit
 def _sum(
-    logp_ptr, ref_ptr, scored_ptr, start, stop, HAS_REF: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr
-):
-    """(log-probs, log-ratios, scored tokens) summed over [start, stop)."""
+    logp_ptr, ref_ptr, scored_ptr, weight_ptr, start, stop,
+    HAS_REF: tl.constexpr, HAS_MASK: tl.constexpr, HAS_WEIGHTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """(log-probs, log-ratios) weighted and summed over [start, stop), and how many tokens are scored there."""
     dtype: tl.constexpr = logp_ptr.dtype.element_ty
     policy = tl.zeros((BLOCK,), dtype)
     reference = tl.zeros((BLOCK,), dtype)
@@ -50,21 +51,33 @@ def _sum(
         keep = at < stop
         if HAS_MASK:
             keep = keep & (tl.load(scored_ptr + at, mask=keep, other=0) != 0)
-        policy += tl.load(logp_ptr + at, mask=keep, other=0.0)
+        own = tl.load(logp_ptr + at, mask=keep, other=0.0)
+        if HAS_WEIGHTS:
+            weight = tl.load(weight_ptr + at, mask=keep, other=0.0)
+            own = own * weight
+        policy += own
         if HAS_REF:
-            reference += tl.load(ref_ptr + at, mask=keep, other=0.0).to(dtype)
+            theirs = tl.load(ref_ptr + at, mask=keep, other=0.0).to(dtype)
+            if HAS_WEIGHTS:
+                theirs = theirs * weight
+            reference += theirs
         length += keep.to(dtype)
     total = tl.sum(policy, 0)
     return total, total - tl.sum(reference, 0), tl.maximum(tl.sum(length, 0), 1.0)
 
 
 @triton.jit
-def _spread(grad_ptr, scored_ptr, value, start, stop, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr):
-    """``value`` to every scored token of [start, stop), 0 to the others."""
+def _spread(
+    grad_ptr, scored_ptr, weight_ptr, value, start, stop,
+    HAS_MASK: tl.constexpr, HAS_WEIGHTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """``value`` times its weight to every scored token of [start, stop), 0 to the others."""
     for first in range(start, stop, BLOCK):
         at = first + tl.arange(0, BLOCK)
         inside = at < stop
         out = tl.zeros((BLOCK,), grad_ptr.dtype.element_ty) + value
+        if HAS_WEIGHTS:
+            out = out * tl.load(weight_ptr + at, mask=inside, other=0.0)
         if HAS_MASK:
             out = tl.where(tl.load(scored_ptr + at, mask=inside, other=0) != 0, out, 0.0)
         tl.store(grad_ptr + at, out, mask=inside)
@@ -144,22 +157,29 @@ def _of_pair(
 
 @triton.jit
 def pair_loss(
-    logp_ptr, ref_ptr, scored_ptr, cu_ptr,  # (T,), (T,), (T,) uint8, (2 B + 1,)
+    logp_ptr, ref_ptr, scored_ptr, weight_ptr, cu_ptr,  # (T,), (T,), (T,) uint8, (T,), (2 B + 1,)
+    alignment_ptr,  # (2 B,)
     loss_ptr, grad_ptr, shown_ptr,  # (B,), (T,), (2, 2 B) rewards and log-probs
     pairs,
     BETA: tl.constexpr, E: tl.constexpr, LOG_E: tl.constexpr, LOG_KEPT: tl.constexpr, EXTRA: tl.constexpr,
-    CODE: tl.constexpr, HAS_REF: tl.constexpr, HAS_MASK: tl.constexpr, MEANS: tl.constexpr, BLOCK: tl.constexpr,
+    CODE: tl.constexpr, HAS_REF: tl.constexpr, HAS_MASK: tl.constexpr, HAS_WEIGHTS: tl.constexpr,
+    HAS_ALIGNMENT: tl.constexpr, MEANS: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     pair = tl.program_id(0).to(tl.int64)
     a = tl.load(cu_ptr + 2 * pair).to(tl.int64)
     b = tl.load(cu_ptr + 2 * pair + 1).to(tl.int64)
     z = tl.load(cu_ptr + 2 * pair + 2).to(tl.int64)
-    policy_c, c, n = _sum(logp_ptr, ref_ptr, scored_ptr, a, b, HAS_REF, HAS_MASK, BLOCK)
-    policy_r, r, k = _sum(logp_ptr, ref_ptr, scored_ptr, b, z, HAS_REF, HAS_MASK, BLOCK)
+    policy_c, c, n = _sum(logp_ptr, ref_ptr, scored_ptr, weight_ptr, a, b, HAS_REF, HAS_MASK, HAS_WEIGHTS, BLOCK)
+    policy_r, r, k = _sum(logp_ptr, ref_ptr, scored_ptr, weight_ptr, b, z, HAS_REF, HAS_MASK, HAS_WEIGHTS, BLOCK)
     loss, by_c, by_r = _of_pair(c, r, n, k, BETA, E, LOG_E, LOG_KEPT, EXTRA, CODE)
+    if HAS_ALIGNMENT:
+        aligned = tl.exp(tl.load(alignment_ptr + 2 * pair)) * tl.exp(tl.load(alignment_ptr + 2 * pair + 1))
+        loss = loss * aligned
+        by_c = by_c * aligned
+        by_r = by_r * aligned
     tl.store(loss_ptr + pair, loss)
-    _spread(grad_ptr, scored_ptr, by_c, a, b, HAS_MASK, BLOCK)
-    _spread(grad_ptr, scored_ptr, by_r, b, z, HAS_MASK, BLOCK)
+    _spread(grad_ptr, scored_ptr, weight_ptr, by_c, a, b, HAS_MASK, HAS_WEIGHTS, BLOCK)
+    _spread(grad_ptr, scored_ptr, weight_ptr, by_r, b, z, HAS_MASK, HAS_WEIGHTS, BLOCK)
     per_c = n if MEANS else 1.0
     per_r = k if MEANS else 1.0
     tl.store(shown_ptr + 2 * pair, BETA * (c / per_c))
@@ -170,24 +190,29 @@ def pair_loss(
 
 @triton.jit
 def sequence_loss(
-    logp_ptr, ref_ptr, scored_ptr, cu_ptr,  # (T,), (T,), (T,) uint8, (S + 1,)
-    desirable_ptr, kl_ptr,  # (S,) uint8, () in the log-probs' dtype
+    logp_ptr, ref_ptr, scored_ptr, weight_ptr, cu_ptr,  # (T,), (T,), (T,) uint8, (T,), (S + 1,)
+    desirable_ptr, point_ptr,  # (S,) uint8, () in the log-probs' dtype
     loss_ptr, grad_ptr, shown_ptr,  # (S,), (T,), (2, S)
     sequences,
-    BETA: tl.constexpr, GOOD: tl.constexpr, BAD: tl.constexpr,
-    HAS_MASK: tl.constexpr, BLOCK: tl.constexpr,
+    BETA: tl.constexpr, GOOD: tl.constexpr, BAD: tl.constexpr, CODE: tl.constexpr,
+    HAS_MASK: tl.constexpr, HAS_WEIGHTS: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    """KTO: single verdicts."""
+    """Single verdicts, by the distance to the point."""
     i = tl.program_id(0).to(tl.int64)
     a = tl.load(cu_ptr + i).to(tl.int64)
     b = tl.load(cu_ptr + i + 1).to(tl.int64)
-    policy, ratio, _ = _sum(logp_ptr, ref_ptr, scored_ptr, a, b, True, HAS_MASK, BLOCK)
+    policy, ratio, _ = _sum(logp_ptr, ref_ptr, scored_ptr, weight_ptr, a, b, True, HAS_MASK, HAS_WEIGHTS, BLOCK)
     good = tl.load(desirable_ptr + i) != 0
-    x = BETA * (tl.load(kl_ptr) - ratio)
+    x = BETA * (tl.load(point_ptr) - ratio)
     x = tl.where(good, x, -x)
-    weight = tl.where(good, tl.full((), GOOD, x.dtype), tl.full((), BAD, x.dtype))
-    slope = BETA * weight * _sigmoid(x) * _sigmoid(-x)
-    tl.store(loss_ptr + i, weight * _sigmoid(x))
-    _spread(grad_ptr, scored_ptr, tl.where(good, -slope, slope), a, b, HAS_MASK, BLOCK)
+    if CODE == 17:
+        loss = -_log_sigmoid(-x)
+        slope = BETA * _sigmoid(x)
+    else:
+        weight = tl.where(good, tl.full((), GOOD, x.dtype), tl.full((), BAD, x.dtype))
+        loss = weight * _sigmoid(x)
+        slope = BETA * weight * _sigmoid(x) * _sigmoid(-x)
+    tl.store(loss_ptr + i, loss)
+    _spread(grad_ptr, scored_ptr, weight_ptr, tl.where(good, -slope, slope), a, b, HAS_MASK, HAS_WEIGHTS, BLOCK)
     tl.store(shown_ptr + i, BETA * ratio)
     tl.store(shown_ptr + sequences + i, policy)

@@ -1,0 +1,1 @@
+"""Attention of sequences end to end, without padding, behind one function: ``packed_attention``."""

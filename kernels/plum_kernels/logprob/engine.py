@@ -1,0 +1,77 @@
+"""One face of the two fused back ends: statistics of rows, and gradients from them. All targets are scored here.
+
+Letters in shapes: N rows, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from plum_kernels.logprob import blocked, frozen
+from plum_kernels.logprob.blocks import Blocks, Transform, Upstream
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+class Problem(NamedTuple):
+    """What is asked: x (N, D), weight (V, D), targets (N,) int64 in [0, V), bias (V,), and how logits become z."""
+
+    x: Tensor
+    weight: Tensor
+    targets: Tensor
+    bias: Tensor | None
+    transform: Transform
+
+
+def statistics(p: Problem, entropy: bool, backend: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(N,) each: the target's u, the maximum m of u, s = sum 2**(u - m), t = sum 2**(u - m) (u - m) ln 2."""
+    if backend == "blocked":
+        return blocked.statistics(Blocks(p.x, p.weight, p.bias, p.transform), p.targets, entropy)
+    from plum_kernels.logprob import triton_backend as tiles  # a second to import
+
+    x, weight = p.x.contiguous(), p.weight.contiguous()
+    return tiles.statistics(tiles.Launch(x, weight, p.bias, p.transform, entropy), x, p.targets)
+
+
+def gradients(
+    p: Problem,
+    state: tuple[Tensor, Tensor, Tensor],  # m, s and the entropy, (N,) each
+    upstream: Upstream,
+    wanted: tuple[bool, bool, bool],
+    backend: str,
+) -> Gradients:
+    """Gradients of x, weight and bias, in their own dtypes; None where not wanted."""
+    if backend == "blocked":
+        dx, dw, db = blocked.gradients(Blocks(p.x, p.weight, p.bias, p.transform), p.targets, state, upstream, wanted)
+        return None if dx is None else dx.to(p.x.dtype), dw, db
+    from plum_kernels.logprob import triton_backend as tiles
+
+    x, weight = p.x.contiguous(), p.weight.contiguous()
+    launch = tiles.Launch(x, weight, p.bias, p.transform, upstream.entropy is not None)
+    return tiles.gradients(launch, x, p.targets, state, upstream, wanted)
+
+
+def expectation(p: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The target's u, m and s, (N,) each, and sum_j p_j slope_j W_j, (N, D), in one visit of the logits."""
+    return frozen.expectation(Blocks(p.x, p.weight, p.bias, p.transform), p.targets)
+
+
+def has_expectation(backend: str) -> bool:
+    """Whether a frozen head is visited once. Triton's tiles are made twice: its products read whole rows."""
+    return backend == "blocked"
+
+
+def check_range(targets: Tensor, vocabulary: int, ignore_index: int) -> None:
+    """ValueError where a target (N,) lies outside [0, vocabulary)."""
+    if len(targets) == 0:
+        return
+    low, high = (int(edge) for edge in torch.aminmax(targets))
+    if low < 0 or high >= vocabulary:
+        wrong = low if low < 0 else high
+        raise ValueError(
+            f"target {wrong} is outside [0, {vocabulary}) and is not ignore_index ({ignore_index}): "
+            "mask it, or check that tokenizer and head belong together"
+        )

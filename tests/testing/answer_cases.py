@@ -182,6 +182,10 @@ CASES = [
             with pytest.raises(ValueError, match=r"negative: -\\d"):
                 root(-1)
 
+        def test_text(big):
+            with pytest.raises(TypeError):
+                root(str(big))
+
         @pytest.mark.skip
         def test_skipped():
             assert root(1) == 2
@@ -189,7 +193,7 @@ CASES = [
             assert root(1) == 1
         ```
         """,
-        "root", 7, "def root(x):\n    return x", 7, "def root(x):", ("pytest", "ROWS"),
+        "root", 8, "def root(x):\n    return x", 8, "def root(x):", ("pytest", "ROWS"),
     ),
     Case(
         "doctests",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from plum_core.testing.answers.names import (
     FUNCTIONS,
     Definition,
+    called,
     has_check,
     root,
 )
@@ -49,10 +50,16 @@ def is_test(node: ast.stmt) -> bool:
         )
     if not isinstance(node, FUNCTIONS):
         return False
-    if node.name.startswith("test") and (has_check(node) or _marks(node) or not parameters(node)):
+    if node.name.startswith("test") and (has_check(node) or _expects(node) or _marks(node) or not parameters(node)):
         return True
     named = any(word in node.name.lower() for word in ("test", "check", "verify"))
     return named and any(has_check(s) for s in node.body) and len(parameters(node)) <= 1
+
+
+def _expects(node: ast.AST) -> bool:
+    """An assertion that is a call of unittest's or pytest's."""
+    names = (called(n) for n in ast.walk(node) if isinstance(n, ast.Call))
+    return any(name.startswith("assert") or name == "raises" for name in names)
 
 
 def is_test_case(node: ast.ClassDef) -> bool:

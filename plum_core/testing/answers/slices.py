@@ -1,100 +1,109 @@
-"""Straight-line test code to tests that stand alone: each assert with the statements that it depends on."""
+"""Which statements another one needs: a slice of a script, backwards from what is wanted."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-MOST_ROUNDS = 50  # of a loop over literals that is written out
-
-
-def independent(statements: Sequence[ast.stmt], known: frozenset[str]) -> list[str]:
-    """One test for each assert (or block that holds one) of ``statements``, in order.
-
-    A test begins with the earlier statements that touch the same variables, asserts among them: they may change an
-    object. ``known``: names that the reference defines, which are nobody's variables.
-    """
-    tests = []
-    before: list[ast.stmt] = []
-    for statement in _written_out(statements):
-        if _asserts(statement):
-            tests.append(_text([*_needed(before, statement, known), statement]))
-        before.append(statement)
-    return tests
+from plum_core.testing.answers.names import DEFINITIONS, IMPORTS, binds, called, outer, reads, root
 
 
-def _written_out(statements: Sequence[ast.stmt]) -> list[ast.stmt]:
-    """Loops over literals as assignments and their bodies, conjunctions as single asserts."""
-    out: list[ast.stmt] = []
-    for node in statements:
-        if isinstance(node, ast.For) and _asserts(node) and (rounds := _rounds(node)):
-            for value in rounds:
-                assign = ast.Assign([node.target], value)
-                out += [ast.copy_location(assign, node), *_written_out(node.body)]
-        elif isinstance(node, ast.Assert) and isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And):
-            out += [ast.copy_location(ast.Assert(part, node.msg), node) for part in node.test.values]
-        else:
-            out.append(node)
-    return out
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A statement that others may need, and what is known of it."""
+
+    at: int
+    kept: ast.stmt  # an assertion without the ``assert``: its calls may still change what comes after
+    binds: set[str]
+    reads: set[str]
+    fixed: bool  # a definition or an import: there whatever ran before
+    defines: str = ""
+    always: bool = False
+    touches: frozenset[str] = frozenset()  # variables that it binds, or reads and may thereby change
+    replaced: frozenset[str] = frozenset()  # names that hold something new after it, whatever they held before
+    sharing: frozenset[str] = frozenset()  # names that now hold what another name holds too
 
 
-def _rounds(loop: ast.For) -> list[ast.expr]:
-    """What it goes over, where its body can simply be repeated."""
-    items = loop.iter.elts if isinstance(loop.iter, ast.List | ast.Tuple) else []
-    jumps = any(isinstance(node, ast.Break | ast.Continue) for node in ast.walk(loop))
-    plain = not loop.orelse and not jumps and not any(isinstance(item, ast.Starred) for item in items)
-    return list(items) if plain and len(items) <= MOST_ROUNDS else []
+class Frame:
+    """A script, read once for all slices of it."""
+
+    def __init__(self, body: Sequence[ast.stmt]) -> None:
+        self.body = body
+        fixed = [isinstance(s, (*DEFINITIONS, *IMPORTS)) for s in body]
+        variables = set[str]().union(*(binds(s) for s, f in zip(body, fixed, strict=True) if not f))
+        modules = set[str]().union(*(binds(s) for s in body if isinstance(s, IMPORTS)))
+        found = [_line(at, s, variables, modules) for at, s in enumerate(body)]
+        self._lines = [line for line in found if line is not None]
+
+    def needed(self, wanted: set[str], given: set[str], end: int | None = None) -> list[ast.stmt]:
+        """Those of the first ``end`` statements (default: of all) that names in ``wanted`` depend on, in order.
+
+        Definitions and imports are taken for what they bind; any other statement also where it reads a variable that
+        is wanted, since it may change it (``account.deposit(5)``). A plain assignment ends the search for what it
+        binds. Names in ``given`` come from elsewhere: what defines them is left out.
+        """
+        end = len(self.body) if end is None else end
+        lines = [line for line in reversed(self._lines) if line.at < end and line.defines not in given]
+        first = wanted - given
+        ever, always = set(first), set[str]()  # names met anywhere; those that functions read, or that share an object
+        while True:
+            size = len(ever) + len(always)
+            live, taken = set(first), list[ast.stmt]()
+            for line in lines:
+                if line.fixed:
+                    if line.always or line.binds & ever:
+                        taken.append(line.kept)
+                        always |= line.reads - given
+                elif line.always or line.touches & live or line.touches & always:
+                    taken.append(line.kept)
+                    live = (live - line.replaced) | (line.reads - given)
+                    always |= line.sharing
+                    ever |= live
+            ever |= always
+            if len(ever) + len(always) == size:
+                return taken[::-1]
 
 
-def _asserts(statement: ast.stmt) -> bool:
-    """Whether it can fail on purpose."""
-    return any(isinstance(node, ast.Assert) or _raises_assertion(node) for node in ast.walk(statement))
+def _line(at: int, statement: ast.stmt, variables: set[str], modules: set[str]) -> _Line | None:
+    """None for what no other statement can need."""
+    own = binds(statement)
+    if isinstance(statement, DEFINITIONS):
+        return _Line(at, statement, own, outer(statement), True, defines=statement.name)
+    if isinstance(statement, IMPORTS):
+        star = isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*"
+        return _Line(at, statement, own, set(), True, always=star)
+    read = reads(statement)
+    touches, effect = frozenset(own | read & variables), _sets_a_module(statement, modules)
+    kept: ast.stmt = statement
+    if isinstance(statement, ast.Assert):
+        if not any(isinstance(n, ast.Call | ast.NamedExpr) for n in ast.walk(statement.test)):
+            return None
+        kept = ast.Expr(statement.test)
+    if not touches and not effect:
+        return None
+    return _Line(
+        at, kept, own, read, False, always=effect, touches=touches,
+        replaced=_replaced(statement, own), sharing=_sharing(statement, own),
+    )  # fmt: skip
 
 
-def _raises_assertion(node: ast.AST) -> bool:
-    return isinstance(node, ast.Raise) and node.exc is not None and "AssertionError" in ast.unparse(node.exc)
-
-
-def _needed(before: Sequence[ast.stmt], statement: ast.stmt, known: frozenset[str]) -> list[ast.stmt]:
-    """What touches its variables, back to where each of them got the value that it had."""
-    bound = frozenset().union(*map(_bound, before)) - known if before else frozenset()
-    wanted = _names(statement) & bound
-    chosen: list[ast.stmt] = []
-    for earlier in reversed(before):
-        touched = _names(earlier) & bound
-        if touched & wanted:
-            chosen.append(earlier)
-            wanted = (wanted | touched) - _set_anew(earlier)
-    return chosen[::-1]
-
-
-def _set_anew(statement: ast.stmt) -> frozenset[str]:
-    """Names that it binds whatever they were before."""
+def _replaced(statement: ast.stmt, own: set[str]) -> frozenset[str]:
     if not isinstance(statement, ast.Assign):
         return frozenset()
-    parts = [part for target in statement.targets for part in ast.walk(target)]
-    if not all(isinstance(part, ast.Name | ast.Tuple | ast.List | ast.expr_context) for part in parts):
+    flat = [e for t in statement.targets for e in (t.elts if isinstance(t, ast.Tuple | ast.List) else [t])]
+    return frozenset(own if all(isinstance(e, ast.Name) for e in flat) else ())
+
+
+def _sharing(statement: ast.stmt, own: set[str]) -> frozenset[str]:
+    """``b = a`` and ``b = [a]``: what changes ``b`` may change ``a``."""
+    if not isinstance(statement, ast.Assign) or any(isinstance(n, ast.Call) for n in ast.walk(statement.value)):
         return frozenset()
-    return _bound(statement) - {node.id for node in ast.walk(statement.value) if isinstance(node, ast.Name)}
+    return frozenset(own if reads(statement.value) else ())
 
 
-def _names(tree: ast.AST) -> frozenset[str]:
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return frozenset(names | _bound(tree))
-
-
-def _bound(tree: ast.AST) -> frozenset[str]:
-    """Names that it binds: assigned, imported or defined."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    return frozenset(found)
-
-
-def _text(statements: Sequence[ast.stmt]) -> str:
-    return "\n".join(ast.unparse(ast.fix_missing_locations(node)) for node in statements)
+def _sets_a_module(statement: ast.stmt, modules: set[str]) -> bool:
+    """``random.seed(0)``, ``sys.setrecursionlimit(...)``: a call for its effect."""
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Call):
+        return False
+    return root(statement.value) in modules and not called(statement.value).startswith("assert")

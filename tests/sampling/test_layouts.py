@@ -14,7 +14,7 @@ from tests.models.conftest import LAYOUTS, reference_model
 NEW, COUNT = 10, 64
 FAMILIES = [
     "llama", "llama-yarn", "llama-theta-mqa", "mistral-window", "qwen2-windows", "qwen3", "qwen3-moe", "starcoder2",
-    "stablelm", "gemma2",
+    "stablelm", "gemma2", "deepseek-v2",
 ]  # fmt: skip
 
 

@@ -146,7 +146,7 @@ def called_with(node: ast.With) -> bool:
 
 
 def is_stub(node: Definition) -> bool:
-    """A body of a docstring, ``...``, ``pass`` or ``raise NotImplementedError`` alone; a class of such methods."""
+    """A body of a docstring, ``...``, ``pass`` or a raise that says "not implemented"; a class of such methods."""
     if isinstance(node, ast.ClassDef):
         methods = [m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)]
         return bool(methods) and all(is_stub(m) for m in methods)

@@ -33,6 +33,7 @@ class Task:
     judge: Judge = by_outcome
     stops: tuple[str, ...] = ("\nclass ", "\ndef ", "\n#", "\nif __name__", "\nprint(", "\n```", "\nassert ", "\n@")
     continues: bool = True  # a base model's completion follows ``prefix`` within one program
+    cost: float = 0.0  # CPU seconds that the reference takes, where they are known
     meta: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -211,4 +211,5 @@ def _task(problem: Problem, expected: Expected, exact_floats: bool) -> Task:
         canonical=problem.reference,
         judge=partial(judge, problem, expected, exact_floats),
         continues=is_humaneval,
+        cost=expected.cpu_s,
     )

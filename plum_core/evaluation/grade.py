@@ -36,7 +36,9 @@ class Graded:
 def grade(
     tasks: Sequence[Task], solutions: Iterable[Solution], executor: Executor, *, patience: float = 1.0
 ) -> Iterator[Graded]:
-    """As they finish. Equal programs run once (the executor shares them).
+    """As they finish; the costliest tasks begin first, so that no worker waits for a long one at the end.
+
+    Equal programs run once (the executor shares them).
 
     patience: what the benchmark's own limits of CPU seconds are multiplied by, for a slow machine.
     """
@@ -44,7 +46,7 @@ def grade(
     held: dict[str, Solution] = {}
 
     def programs() -> Iterator[Any]:
-        for solution in solutions:
+        for solution in sorted(solutions, key=lambda s: -by_id[s.task].cost):
             name = f"{solution.task}\n{solution.index}"
             if name in held:
                 raise ValueError(

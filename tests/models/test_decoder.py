@@ -8,6 +8,7 @@ import transformers
 
 from plum_models import DecoderConfig, load_decoder
 from plum_models.decoder import for_inference
+from tests.models.conftest import LAYOUTS
 
 LENGTHS = [1, 2, 17, 130]
 
@@ -36,15 +37,30 @@ def unfused(name, grad):
 def test_gradients_equal_transformers(make, hf_folder, layout):
     model = make.reference(layout)
     decoder = load_decoder(hf_folder(model))
-    ids = torch.randint(0, 320, (2, 17))
-    model(ids).logits.logsumexp(-1).mean().backward()
-    decoder.logits(decoder(ids)).logsumexp(-1).mean().backward()
+    for length in LENGTHS:
+        ids = torch.randint(0, 320, (2, length))
+        for m in (model, decoder):
+            m.zero_grad()
+        model(ids).logits.logsumexp(-1).mean().backward()
+        decoder.logits(decoder(ids)).logsumexp(-1).mean().backward()
+        gradients_are_equal(decoder, model, all_used=length > 17)
+
+
+def gradients_are_equal(decoder, model, *, all_used=True):
+    """To 1e-5 of each weight's largest gradient; all_used: none of theirs is zero."""
     theirs = {name: grad for name, p in model.named_parameters() for name, grad in unfused(name, p.grad)}
     ours = dict(decoder.named_parameters())
     assert set(ours) == set(theirs)
+    rounding = 1e-6 * max(grad.abs().max().item() for grad in theirs.values())  # one position: q and k have no more
     for name, parameter in ours.items():
-        assert theirs[name].abs().max() > 0, name
-        torch.testing.assert_close(parameter.grad, theirs[name], rtol=1e-4, atol=1e-6)
+        largest = theirs[name].abs().max().item()
+        assert largest > 0 or not all_used, name
+        torch.testing.assert_close(
+            parameter.grad if parameter.grad is not None else torch.zeros_like(parameter),
+            theirs[name],
+            rtol=1e-5,
+            atol=1e-5 * largest + rounding,
+        )
 
 
 def test_bf16_is_within_the_error_of_transformers_bf16(make, hf_folder, layout):
@@ -63,11 +79,16 @@ def test_bf16_is_within_the_error_of_transformers_bf16(make, hf_folder, layout):
     assert ours.max() <= 1.5 * plain.max() + 1e-2
 
 
-def test_right_padding_changes_nothing_before_it(make):
-    decoder = make.decoder()
-    ids = torch.randint(0, 320, (1, 9))
-    padded = torch.cat((ids, torch.zeros(1, 5, dtype=torch.int64)), 1)
-    torch.testing.assert_close(decoder(padded)[:, :9], decoder(ids), rtol=1e-6, atol=1e-6)
+def test_padded_logits_equal_transformers(make, hf_folder, layout):
+    model = make.reference(layout)
+    decoder = load_decoder(hf_folder(model))
+    lengths = [1, 2, 17, 40 if "dynamic" in layout else 130]  # dynamic: the padded length would change the angles
+    ids = torch.randint(0, 320, (len(lengths), lengths[-1]))
+    with torch.no_grad():
+        ours = decoder.logits(decoder(ids))
+        for row, length in enumerate(lengths):
+            theirs = model(ids[row : row + 1, :length]).logits
+            torch.testing.assert_close(ours[row : row + 1, :length], theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_positions_are_taken_from_the_caller(make):
@@ -131,10 +152,11 @@ def test_config_holds_what_transformers_calls_by_the_same_name():
         assert {"vocab_size", "hidden_size", "num_key_value_heads", "tie_word_embeddings"} <= shared
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "starcoder2", "mistral-window", "gemma2"])
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if "moe" not in name and "deepseek" not in name])
 def test_dense_layouts_compile_without_a_graph_break(make, hf_folder, name):
     decoder = load_decoder(hf_folder(make.reference(name)))
     ids = torch.randint(0, 320, (2, 17))
+    torch._dynamo.reset()
     compiled = torch.compile(decoder, backend="eager", fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(ids), decoder(ids))

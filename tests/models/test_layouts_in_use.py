@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 
-import pytest
 import torch
 
 from plum_core.sampling import Request, Sampler, SamplingParams
 from plum_core.training.batches import Example
-from plum_core.training.logps import completion_logps
+from plum_core.training.logps import padded_logps
 from plum_models import load_decoder
+from tests.models.test_decoder import gradients_are_equal
 
 
 class Ends:
@@ -25,8 +25,7 @@ class Ends:
 
 
 def logps_of(model, prompt, completion):
-    with torch.no_grad():
-        logits = model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+    logits = model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
     return logits.log_softmax(-1).gather(-1, torch.tensor(completion).unsqueeze(-1)).squeeze(-1), logits
 
 
@@ -44,7 +43,7 @@ def test_cached_decoding_gives_transformers_logprobs(make, hf_folder, layout):
     prompts = {r.id: r.token_ids for r in requests}
     for completion in found:
         theirs, _ = logps_of(model, prompts[completion.request_id], completion.token_ids)
-        torch.testing.assert_close(torch.tensor(completion.logprobs), theirs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.tensor(completion.logprobs), theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_greedy_decoding_takes_transformers_best_token(make, hf_folder, layout):
@@ -58,14 +57,18 @@ def test_greedy_decoding_takes_transformers_best_token(make, hf_folder, layout):
         assert (logits.amax(-1) - chosen).max() < 1e-4  # the best, or as good as the best
 
 
-def test_packed_logps_are_those_of_transformers(make, hf_folder, layout):
+def test_packed_logps_and_gradients_are_those_of_transformers(make, hf_folder, layout):
     model = make.reference(layout)
     decoder, rng = load_decoder(hf_folder(model)), random.Random(3)
-    long = 40 if "dynamic" in layout else 130
-    prompts = [some(rng, n) for n in (1, 17, long)]
+    lengths = (1, 2, 17, 40 if "dynamic" in layout else 130)
+    prompts = [some(rng, n) for n in lengths]
     pairs = [(p, some(rng, n)) for p in prompts for n in (1, 2, 21)]
-    examples = [Example(prompt_ids=p, completion_ids=c) for p, c in pairs]
-    got = completion_logps(decoder, examples)
-    for value, (prompt, completion) in zip(got, pairs, strict=True):
-        theirs, _ = logps_of(model, prompt, completion)
-        assert value.item() == pytest.approx(theirs.sum().item(), rel=1e-4, abs=1e-3)
+    got = padded_logps(decoder, [Example(prompt_ids=p, completion_ids=c) for p, c in pairs])
+    total = torch.zeros(())
+    for values, (prompt, completion) in zip(got, pairs, strict=True):
+        theirs = logps_of(model, prompt, completion)[0]
+        torch.testing.assert_close(values[: len(completion)], theirs, rtol=1e-5, atol=1e-5)
+        total = total + theirs.sum()
+    got.sum().backward()
+    total.backward()
+    gradients_are_equal(decoder, model)

@@ -28,7 +28,7 @@ def _plum_answers(level, mode):
     import builtins as b, hashlib, json, signal, time
     below = _plum_answers(0, mode)[0] if level else []
     if below and below[-1][:1] == "!":
-        return ["!base inputs have no answer"], False, 0.0
+        return ["!base inputs have no answer"], False, 0.0, 0.0
     inf, nan = b.float("inf"), b.float("nan")
     inputs = _plum_inputs(json.loads, inf, nan)[level]
     def too_long(*_):
@@ -69,7 +69,7 @@ def _plum_answers(level, mode):
             t = "#" + hashlib.sha256(t.encode("utf-8", "surrogatepass")).hexdigest()
         floats.append(floating(x))
         return t
-    answers, floats, slowest = [], [], 0.0
+    answers, floats, slowest, spent = [], [], 0.0, 0.0
     signal.signal(signal.SIGPROF, too_long)
     for given in inputs:
         began = time.process_time()
@@ -79,12 +79,13 @@ def _plum_answers(level, mode):
                 found = ENTRY(*given)
             finally:
                 signal.setitimer(signal.ITIMER_PROF, 0)
+                spent += time.process_time() - began
             answers.append(token(found))
         except b.BaseException as problem:
             answers.append("!" + b.type(problem).__name__ + " at input " + b.repr(b.len(answers)))
             break
         slowest = b.max(slowest, time.process_time() - began)
-    _plum_kept[level, mode] = answers, b.any(floats), slowest
+    _plum_kept[level, mode] = answers, b.any(floats), slowest, spent
     return _plum_kept[level, mode]
 def _plum_digest(level, mode):
     import hashlib, json
@@ -97,6 +98,8 @@ def _plum_floats(level):
 def _plum_slowest(mode):
     import builtins
     return builtins.max(_plum_answers(0, mode)[2], _plum_answers(1, mode)[2])
+def _plum_spent(mode):
+    return _plum_answers(0, mode)[3] + _plum_answers(1, mode)[3]
 def _plum_size(level):
     import json
     return json.dumps(_plum_answers(level, "value")[0]).__len__()

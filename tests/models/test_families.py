@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 import transformers
 
-from plum_models import DecoderConfig
+from plum_models import DecoderConfig, load_decoder
 from plum_models.families import FAMILIES, read_config, resolve, to_json
+from tests.models.conftest import randomise
 
 LLAMA = dict(
     model_type="llama", vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4
@@ -168,3 +170,38 @@ def test_a_config_that_no_layout_has_is_not_written():
     )  # fmt: skip
     with pytest.raises(ValueError, match="no layout among llama, qwen2"):
         to_json(both)
+
+
+def small(config):
+    """A real config with few and narrow layers; the keys that say how it computes stay as they are."""
+    heads = config["num_attention_heads"]
+    group = heads // config.get("num_key_value_heads", heads)
+    out = config | dict(num_hidden_layers=2, vocab_size=300, intermediate_size=40)
+    out["num_attention_heads"] = 2 * group if group < 8 else group
+    out["hidden_size"] = 8 * out["num_attention_heads"]
+    if "num_key_value_heads" in config:
+        out["num_key_value_heads"] = out["num_attention_heads"] // group
+    if config.get("head_dim"):
+        out["head_dim"] = 16
+    if config["model_type"] == "deepseek_v2":
+        out |= dict(kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8)
+        out |= dict(n_routed_experts=6, moe_intermediate_size=16)
+    out |= {key: 1 for key in ("bos_token_id", "eos_token_id", "pad_token_id") if isinstance(out.get(key), int)}
+    return {key: value for key, value in out.items() if key != "auto_map"}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_configs_made_small_give_transformers_logits(shared_data, tmp_path, name):
+    config = json.dumps(small(json.loads(shared_data(f"configs/{name}.config.json").read_text())))
+    (tmp_path / "config.json").write_text(config)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.from_pretrained(tmp_path), attn_implementation="eager"
+    )
+    randomise(model.float().eval())
+    model.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(config)  # the publisher's spelling again
+    decoder = load_decoder(tmp_path, dtype=torch.float32)
+    ids = torch.randint(2, 300, (2, 40))
+    with torch.no_grad():
+        torch.testing.assert_close(decoder.logits(decoder(ids)), model(ids).logits, rtol=1e-5, atol=1e-5)

@@ -5,6 +5,7 @@ from plum_models.config import DecoderConfig
 from plum_models.decoder import Decoder
 from plum_models.lora import LoraConfig, adapter_off, add_lora, fold_lora, merge_lora, unmerge_lora
 from plum_models.lora_files import load_lora, save_lora
+from plum_models.packed import packed_forward
 from plum_models.tokenizer import Tokenizer
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "load_decoder",
     "load_lora",
     "merge_lora",
+    "packed_forward",
     "save",
     "save_lora",
     "unmerge_lora",

@@ -116,7 +116,10 @@ def _run(config: Sft) -> None:
 
     def report(row: dict[str, float]) -> None:
         if row["step"] % 50 == 0 or row["step"] == config.sft.steps:
-            print(f"step {row['step']:.0f}/{config.sft.steps}  nll {row['nll']:.4f}  lr {row['lr']:.2e}", flush=True)
+            print(
+                f"step {row['step']:.0f}/{config.sft.steps}  nll {row['nll']:.4f}  lr {row['learning_rate']:.2e}",
+                flush=True,
+            )
 
     seed = coordinate_seed("sft", config.seed)
     result = train_sft(

@@ -14,6 +14,7 @@ from plum_core.rounds.grammar_source import GrammarConfig
 from plum_core.rounds.sources import TasksConfig
 from plum_core.sampling import SamplingParams
 from plum_core.training import PreferenceConfig
+from plum_core.training.trackers import TrackerName, check_trackers
 
 # What may change between two sittings of one run: it decides where and how fast, not what comes out. ``rounds`` is
 # here because a finished run may be asked for more of them.
@@ -28,6 +29,8 @@ INCIDENTAL = frozenset(
         "training.keep_last",
         "training.keep_best",
         "training.checkpointing",
+        "training.peak_tflops",
+        "trackers",
         "device",
     }
 )
@@ -129,6 +132,8 @@ class RunConfig:
     """Only the summary at the end."""
     json: bool = False
     """Progress and summary as one JSON object a line, for programs."""
+    trackers: tuple[TrackerName, ...] = ()
+    """tensorboard, wandb: who draws curves beside metrics.jsonl; each needs its package (the extra of its name)."""
     source: Literal["grammar", "files"] = "files"
     """Where tasks come from: the embedded policy's grammar (settings under grammar), or JSONL files (under tasks)."""
     tasks: TasksConfig = field(default_factory=TasksConfig)
@@ -145,6 +150,7 @@ class RunConfig:
                 f"training.objective {self.training.objective} learns from a round's samples and verdicts, rounds from "
                 "preferences: give the folder of a round to runners/train.py, or choose an objective of pairs or labels"
             )
+        check_trackers(self.trackers)
         if self.rounds < 0:
             raise ValueError(f"rounds must be 0 (evaluate alone) or more, got {self.rounds}")
         if self.out.exists() and not self.out.is_dir():

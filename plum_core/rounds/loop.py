@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from plum_core import settings as config_files
 from plum_core.evaluation import greedy_gain, sampled_gain, score, task_results
 from plum_core.evaluation.intervals import Interval
 from plum_core.objectives import find_objective
@@ -44,6 +45,7 @@ from plum_core.rounds.sources import TaskSource
 from plum_core.sampling import SamplingParams
 from plum_core.seeds import coordinate_seed
 from plum_core.training import MovingSettings, PreferenceConfig, World
+from plum_core.training.trackers import Tracker, flat_figures, make_trackers
 
 
 class Rounds:
@@ -63,6 +65,7 @@ class Rounds:
         self.world, self.observer = world or World(), observer or Observer()
         self.folder = RunFolder(config.out)
         self.argv = sys.argv if argv is None else argv
+        self.trackers: list[Tracker] = []
         self.worked = False  # whether this sitting found anything left to do
 
     def go(self) -> RunFolder:
@@ -75,6 +78,8 @@ class Rounds:
             for number in range(1, self.config.rounds + 1):
                 policy = self._round(number, policy)
         finally:
+            for tracker in self.trackers:
+                tracker.close()
             self.folder.release()
         return self.folder
 
@@ -89,6 +94,7 @@ class Rounds:
             identity["policy"] = policy.fingerprint
             about = {"argv": list(self.argv), "note": self.source.note, "parameters": policy.parameters}
             self.folder.begin(self.config, identity, INCIDENTAL, about)
+            self.trackers = make_trackers(self.config.trackers, self.folder.path, config_files.plain(self.config))
         self.world.barrier()
 
     def _round(self, number: int, policy: Path) -> Path:
@@ -273,7 +279,13 @@ class Rounds:
     def _on_step(self, number: int, row: dict[str, float], total: int) -> None:
         """A live row; the stage's end replaces them all, those of earlier sittings included."""
         self.folder.append_row("metrics.jsonl", {"round": number, "stage": "training", **row})
+        self._track("train", row, self._steps_before(number) + int(row["step"]))
         self.observer.progress(int(row["step"]), total, row)
+
+    def _track(self, kind: str, row: Mapping[str, Any], step: int) -> None:
+        """A row of metrics after optimizer step ``step`` of the run, to those who draw curves."""
+        for tracker in self.trackers:
+            tracker.log(dict(flat_figures(row, kind)), step)
 
     def _evaluate(self, number: int, policy: Path) -> None:
         settings = self.config.evaluation
@@ -299,6 +311,7 @@ class Rounds:
             base = task_results(names, read_jsonl(self.path(0, "evaluation"), Verdict))
             row |= {"sampled_gain": _interval(sampled_gain(base, results))}
             row |= {"greedy_gain": _interval(greedy_gain(base, results))}
+        self._track("eval", row, self._steps_before(number + 1))
         return row
 
     # What the stages share.

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+# figures that differ between two runs of the same bits
+TIMED = ("step_s", "tokens_per_s", "mfu", "peak_tflops/measured", "peak_memory_mib")
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """The most memory so far, in MiB: of tensors on a GPU, of this whole process (its resident set) on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 class StepMetrics:

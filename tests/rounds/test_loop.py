@@ -157,3 +157,20 @@ def test_compare_finds_a_difference_and_forgives_timings(tmp_path: Path) -> None
     verdicts.write_text(verdicts.read_text().replace("passed", "failed", 1))
     (b / "round-001/extra.jsonl").write_text("")
     assert differences(a, b) == [f"round-001/extra.jsonl: only in {b}", "round-001/verdicts.jsonl: differs"]
+
+
+def test_trackers_get_steps_of_the_run_and_its_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, set[str]]] = []
+
+    class Told:
+        def log(self, figures: dict[str, float], step: int) -> None:
+            told.append((step, set(figures)))
+
+        def close(self) -> None:
+            told.append((-1, set()))
+
+    monkeypatch.setattr("plum_core.rounds.loop.make_trackers", lambda names, *_: [Told() for _ in names])
+    monkeypatch.setattr("plum_core.rounds.config.check_trackers", lambda names: None)
+    go(tmp_path, trackers=("tensorboard",))
+    assert [step for step, _ in told] == [0, 1, 2, 3, 3, 4, 5, 6, 6, -1]  # three steps a round, evaluations between
+    assert "train/loss" in told[1][1] and {"eval/sampled/mean", "eval/pass_at/1"} <= told[0][1]

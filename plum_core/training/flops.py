@@ -2,7 +2,7 @@
 
 Model FLOP utilisation as PaLM defines it (arXiv 2204.02311, appendix B): operations that the mathematics asks for, over
 those that the device could have done in the same time. What is computed a second time (activation checkpointing) does
-not count, nor does padding; a prompt that several completions share counts once, for once is what it takes.
+not count, nor does padding; a prompt that several completions of a micro-batch share counts once, as it is computed.
 """
 
 from __future__ import annotations

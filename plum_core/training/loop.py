@@ -134,7 +134,8 @@ class _Training:
         self.fingerprint = fingerprint
         self.weights = [weight for _, weight in trained(decoder)]
         self.optimizers = build_optimizers(decoder, config.optim)
-        self.average = WeightAverage(decoder, config.first_averaged)
+        averaged = decoder if config.average_last else nn.Module()  # a mean of nothing takes no memory
+        self.average = WeightAverage(averaged, config.first_averaged)
         self.rows: list[dict[str, float]] = []
         self.stopping = False  # SIGTERM came to some rank; every rank learns of it in the same step
         self.saved = 0  # steps of the newest checkpoint

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from plum_core.execution import Limits
-from plum_core.objectives import find_objective
 from plum_core.preferences import SelectionConfig
 from plum_core.prompts import PromptStyle
 from plum_core.rounds.grammar_source import GrammarConfig
@@ -31,6 +30,7 @@ INCIDENTAL = frozenset(
         "training.checkpointing",
         "training.peak_tflops",
         "trackers",
+        "overlap",
         "device",
     }
 )
@@ -121,6 +121,12 @@ class RunConfig:
     """sft: the control. Continue supervised training on as many completions as the pairs or labels have."""
     reference: Literal["initial", "previous"] = "initial"
     """The policy to stay near: the one before the first round, or the one before this round."""
+    staleness: int = 0
+    """Rounds that the policy which is sampled lags behind the one in training, at most: 0 is on-policy. From 1 on the
+    samples of a round are drawn and judged while the round before it trains."""
+    overlap: bool = True
+    """Judge samples while the next ones are drawn, and with staleness draw them while the policy trains, in a thread
+    beside. Changes no byte of what comes out."""
     off_policy: Path | None = None
     """The control. Draw the samples from this checkpoint, not from the policy in training."""
     prompts: PromptStyle = "comment"
@@ -145,10 +151,12 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        if find_objective(self.training.objective).data == "groups":
+        if self.staleness < 0:
+            raise ValueError(f"staleness must be 0 (on-policy) or more rounds, got {self.staleness}")
+        if self.staleness and self.off_policy:
             raise ValueError(
-                f"training.objective {self.training.objective} learns from a round's samples and verdicts, rounds from "
-                "preferences: give the folder of a round to runners/train.py, or choose an objective of pairs or labels"
+                f"staleness={self.staleness} would change nothing: off_policy draws every sample from "
+                f"{self.off_policy}; set one of the two"
             )
         check_trackers(self.trackers)
         if self.rounds < 0:

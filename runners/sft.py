@@ -116,7 +116,8 @@ def _run(config: Sft) -> None:
 
     def report(row: dict[str, float]) -> None:
         if row["step"] % 50 == 0 or row["step"] == config.sft.steps:
-            print(f"step {row['step']:.0f}/{config.sft.steps}  nll {row['nll']:.4f}  lr {row['lr']:.2e}", flush=True)
+            place, rate = f"step {row['step']:.0f}/{config.sft.steps}", row["learning_rate"]
+            print(f"{place}  nll {row['nll']:.4f}  lr {rate:.2e}  {row['tokens_per_s']:.0f} tokens/s", flush=True)
 
     seed = coordinate_seed("sft", config.seed)
     result = train_sft(

@@ -25,6 +25,7 @@ from plum_core.records import Label, Pair, Sample, Verdict, read_jsonl, write_js
 from plum_core.rounds.single import bench
 from plum_core.rounds.sources import read_sft
 from plum_core.training import PreferenceConfig, Records, grade
+from plum_core.training.trackers import TrackerName, check_trackers, flat_figures, make_trackers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,11 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     quiet: bool = False
+    trackers: tuple[TrackerName, ...] = ()  # tensorboard, wandb: who draws curves beside OUT/metrics.jsonl
     training: PreferenceConfig = field(default_factory=PreferenceConfig)
+
+    def __post_init__(self) -> None:
+        check_trackers(self.trackers)
 
 
 def read_records(path: Path, training: PreferenceConfig) -> Records:
@@ -65,6 +70,14 @@ def run(config: TrainConfig) -> None:
         display = place.display
         if display:
             display.begin("training", "steps")
+        trackers = make_trackers(config.trackers, config.out, settings.plain(config)) if place.is_main else []
+
+        def on_step(row: dict[str, float], total: int) -> None:
+            for tracker in trackers:
+                tracker.log(dict(flat_figures(row, "train")), int(row["step"]))
+            if display:
+                display.progress(int(row["step"]), total, row)
+
         trained = place.engine.train(
             config.policy,
             config.reference or config.policy,
@@ -74,8 +87,10 @@ def run(config: TrainConfig) -> None:
             seed=config.seed,
             folder=config.out / "training",
             out=lambda steps: target,
-            on_step=lambda row, total: display.progress(int(row["step"]), total, row) if display else None,
+            on_step=on_step,
         )
+        for tracker in trackers:
+            tracker.close()
         if place.is_main:
             write_jsonl(config.out / "metrics.jsonl", trained.rows)
             shutil.rmtree(config.out / "training", ignore_errors=True)

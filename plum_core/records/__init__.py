@@ -5,6 +5,7 @@ from __future__ import annotations
 from plum_core.records.codec import from_json, to_json
 from plum_core.records.files import JsonlWriter, append_jsonl, read_jsonl, write_atomic, write_jsonl
 from plum_core.records.types import (
+    Grade,
     Instruction,
     Label,
     Outcome,
@@ -17,6 +18,7 @@ from plum_core.records.types import (
 )
 
 __all__ = [
+    "Grade",
     "Instruction",
     "JsonlWriter",
     "Label",

@@ -119,6 +119,16 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grade:
+    """What a sample's verdict is worth to a policy gradient, in [0, 1]; the sample itself stands in samples.jsonl."""
+
+    instruction_id: str
+    index: int
+    reward: float
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
     """An unpaired verdict in TRL's KTO layout."""
 

@@ -92,7 +92,8 @@ CURVES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("Loss", "All terms together, as it was descended.", ("loss",), "loss"),
     ("Pairs ranked right", "Share of the pairs of a step whose chosen reward is the larger.", ("rewards/accuracies",),
      "share"),
-    ("KL to the reference", "The objective's own estimate, nats a completion; never below 0.", ("kl",), "nats"),
+    ("KL to the reference", "Mean log-ratio policy over reference of what is learned from, nats a completion; kl is the"
+     " objective's own estimate, never below 0.", ("kl/reference", "kl"), "nats"),
 )  # fmt: skip
 
 

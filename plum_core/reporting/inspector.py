@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from plum_core.preferences import verdict_id
-from plum_core.records import Instruction, Label, Outcome, Pair, Sample, TestSuite, Verdict, read_jsonl, write_atomic
+from plum_core.records import (
+    Grade,
+    Instruction,
+    Label,
+    Outcome,
+    Pair,
+    Sample,
+    TestSuite,
+    Verdict,
+    read_jsonl,
+    write_atomic,
+)
 from plum_core.records.files import decode_line
 from plum_core.reporting.page import embedded, render
 from plum_core.rounds import show
@@ -144,10 +155,26 @@ def _note_learnt(tables: Tables, path: Path, rows: dict[tuple[str, int], int], n
                 tables.pairs.append([number, chosen, rejected])
                 tables.rows[chosen][LEARNT], tables.rows[rejected][LEARNT] = 1, 2
         return
+    if first and "reward" in decode_line(first):
+        _note_grades(tables, list(read_jsonl(path, Grade)), rows)
+        return
     for label in read_jsonl(path, Label):
         row = rows.get((label.instruction_id, label.index))
         if row is not None:
             tables.rows[row][LEARNT] = 1 if label.label else 2
+
+
+def _note_grades(tables: Tables, grades: list[Grade], rows: dict[tuple[str, int], int]) -> None:
+    """Good and bad are above and below the mean of an instruction's grades; where all are equal nothing is learnt."""
+    groups: dict[str, list[Grade]] = {}
+    for one in grades:
+        groups.setdefault(one.instruction_id, []).append(one)
+    for members in groups.values():
+        mean = sum(g.reward for g in members) / len(members)
+        for one in members:
+            row = rows.get((one.instruction_id, one.index))
+            if row is not None and one.reward != mean:
+                tables.rows[row][LEARNT] = 1 if one.reward > mean else 2
 
 
 def _gather_heldout(tables: Tables, folder: RunFolder, numbers: list[int]) -> None:

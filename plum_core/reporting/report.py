@@ -53,7 +53,7 @@ def write_report(folder: RunFolder, controls: Sequence[RunFolder] = ()) -> Path:
 
 def _no_kl(summary: Summary) -> str:
     rows = [row for r in summary.rounds for row in r.training]
-    if not rows or any("kl" in row for row in rows):
+    if not rows or any("kl" in row or "kl/reference" in row for row in rows):
         return ""
     objective = summary.info["config"]["training"]["objective"]
     return f"No chart of the KL: {objective} does not estimate one. Its rewards show how far its own pairs moved."

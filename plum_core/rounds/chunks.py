@@ -7,6 +7,7 @@ there they become ``STAGE.jsonl``.
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import time
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from plum_core.records import write_atomic, write_jsonl
+from plum_core.records import read_jsonl, write_atomic, write_jsonl
 from plum_core.records.files import atomic_file
 from plum_core.training import World
 
@@ -32,13 +33,14 @@ def run_chunks(
     world: World,
     on_chunk: Callable[[int, int, Tally], None],
     on_complete: Callable[[Tally, list[Path]], None],
+    on_part: Callable[[int, Sequence[Any]], None] | None = None,
 ) -> bool:
     """Make ``target`` from ``items``, ``size`` at a time; False where it was there already.
 
     work: the records and the tally of one chunk. on_chunk: (items done by all ranks, all items, the tally of those
-    done), called on every rank before the first chunk and after each; the tally is rank 0's. on_complete: the sum of
-    all tallies and the files of all chunks, on rank 0, before ``target`` gets its name; a kill in between has it
-    called again.
+    done), called on every rank before the first chunk and after each; the tally is rank 0's. on_part: (a chunk's
+    number, its records), after each that this rank has made in this sitting. on_complete: the sum of all tallies and
+    the files of all chunks, on rank 0, before ``target`` gets its name; a kill in between has it called again.
     """
     parts = target.with_suffix(".parts")
     done = target.exists()
@@ -52,9 +54,10 @@ def run_chunks(
     on_chunk(watched.look(), len(items), watched.tally)
     for number in range(world.rank, len(starts), world.size):
         if not _part(parts, number).exists():
-            records, tally = work(list(items[starts[number] : starts[number] + size]))
-            write_atomic(_tally(parts, number), json.dumps(tally))
-            write_jsonl(_part(parts, number), records)
+            chunk = list(items[starts[number] : starts[number] + size])
+            records = _make_part(parts, number, functools.partial(work, chunk))
+            if on_part is not None:
+                on_part(number, records)
             on_chunk(watched.look(), len(items), watched.tally)
     while (ready := watched.look()) < len(items):
         on_chunk(ready, len(items), watched.tally)
@@ -68,6 +71,26 @@ def run_chunks(
         shutil.rmtree(parts, ignore_errors=True)
     world.barrier()
     return True
+
+
+def make_part(target: Path, number: int, work: Callable[[], tuple[Sequence[Any], Tally]]) -> Sequence[Any] | None:
+    """Chunk ``number`` of the stage that ends in ``target``, ahead of it: its records; None where they are there."""
+    parts = target.with_suffix(".parts")
+    if target.exists() or _part(parts, number).exists():
+        return None
+    return _make_part(parts, number, work)
+
+
+def _make_part(parts: Path, number: int, work: Callable[[], tuple[Sequence[Any], Tally]]) -> Sequence[Any]:
+    records, tally = work()
+    write_atomic(_tally(parts, number), json.dumps(tally))
+    write_jsonl(_part(parts, number), records)
+    return records
+
+
+def read_part(target: Path, number: int, record: type[T]) -> list[T]:
+    """The records of a chunk that is there."""
+    return list(read_jsonl(_part(target.with_suffix(".parts"), number), record))
 
 
 def claim_parts(target: Path, settings: Mapping[str, Any], world: World) -> None:

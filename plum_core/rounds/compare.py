@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from plum_core.training.metrics import TIMED
+
 TIMED_FILES = frozenset({"timings.jsonl", "report.html", "inspector.html", ".lock"})
-TIMED_KEYS = frozenset({"wall_s", "cpu_s", "peak_mib", "step_s"})
+TIMED_KEYS = frozenset({"wall_s", "cpu_s", "peak_mib", *TIMED})
 MAKER_KEYS = frozenset({"argv", "git", "out"})  # of run.json: who made it and where it lies, not what came out
 
 

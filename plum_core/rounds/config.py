@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from plum_core.execution import Limits
-from plum_core.objectives import find_objective
 from plum_core.preferences import SelectionConfig
 from plum_core.prompts import PromptStyle
 from plum_core.rounds.grammar_source import GrammarConfig
 from plum_core.rounds.sources import TasksConfig
 from plum_core.sampling import SamplingParams
 from plum_core.training import PreferenceConfig
+from plum_core.training.trackers import TrackerName, check_trackers
 
 # What may change between two sittings of one run: it decides where and how fast, not what comes out. ``rounds`` is
 # here because a finished run may be asked for more of them.
@@ -28,6 +28,9 @@ INCIDENTAL = frozenset(
         "training.keep_last",
         "training.keep_best",
         "training.checkpointing",
+        "training.peak_tflops",
+        "trackers",
+        "overlap",
         "device",
     }
 )
@@ -118,6 +121,12 @@ class RunConfig:
     """sft: the control. Continue supervised training on as many completions as the pairs or labels have."""
     reference: Literal["initial", "previous"] = "initial"
     """The policy to stay near: the one before the first round, or the one before this round."""
+    staleness: int = 0
+    """Rounds that the policy which is sampled lags behind the one in training, at most: 0 is on-policy. From 1 on the
+    samples of a round are drawn and judged while the round before it trains."""
+    overlap: bool = True
+    """Judge samples while the next ones are drawn, and with staleness draw them while the policy trains, in a thread
+    beside. Changes no byte of what comes out."""
     off_policy: Path | None = None
     """The control. Draw the samples from this checkpoint, not from the policy in training."""
     prompts: PromptStyle = "comment"
@@ -129,6 +138,8 @@ class RunConfig:
     """Only the summary at the end."""
     json: bool = False
     """Progress and summary as one JSON object a line, for programs."""
+    trackers: tuple[TrackerName, ...] = ()
+    """tensorboard, wandb: who draws curves beside metrics.jsonl; each needs its package (the extra of its name)."""
     source: Literal["grammar", "files"] = "files"
     """Where tasks come from: the embedded policy's grammar (settings under grammar), or JSONL files (under tasks)."""
     tasks: TasksConfig = field(default_factory=TasksConfig)
@@ -140,11 +151,14 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        if find_objective(self.training.objective).data == "groups":
+        if self.staleness < 0:
+            raise ValueError(f"staleness must be 0 (on-policy) or more rounds, got {self.staleness}")
+        if self.staleness and self.off_policy:
             raise ValueError(
-                f"training.objective {self.training.objective} learns from a round's samples and verdicts, rounds from "
-                "preferences: give the folder of a round to runners/train.py, or choose an objective of pairs or labels"
+                f"staleness={self.staleness} would change nothing: off_policy draws every sample from "
+                f"{self.off_policy}; set one of the two"
             )
+        check_trackers(self.trackers)
         if self.rounds < 0:
             raise ValueError(f"rounds must be 0 (evaluate alone) or more, got {self.rounds}")
         if self.out.exists() and not self.out.is_dir():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import random
 import shutil
 import sys
 import time
@@ -18,32 +17,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from plum_core import settings as config_files
 from plum_core.evaluation import greedy_gain, sampled_gain, score, task_results
 from plum_core.evaluation.intervals import Interval
-from plum_core.objectives import find_objective
-from plum_core.preferences import make_labels, make_pairs
-from plum_core.prompts import render_prompt
-from plum_core.records import (
-    Instruction,
-    Label,
-    Pair,
-    Sample,
-    TestSuite,
-    Verdict,
-    read_jsonl,
-    write_atomic,
-    write_jsonl,
-)
-from plum_core.rounds import stages
-from plum_core.rounds.chunks import Tally, run_chunks
+from plum_core.records import Instruction, Sample, TestSuite, Verdict, read_jsonl, write_atomic, write_jsonl
+from plum_core.rounds import learning, stages
+from plum_core.rounds.ahead import Beside, Job
+from plum_core.rounds.chunks import Tally, make_part, read_part, run_chunks
 from plum_core.rounds.config import INCIDENTAL, RunConfig
-from plum_core.rounds.engine import Engine
+from plum_core.rounds.engine import Engine, Policy, Trained
 from plum_core.rounds.folder import RunFolder
 from plum_core.rounds.observer import Observer
 from plum_core.rounds.sources import TaskSource
 from plum_core.sampling import SamplingParams
 from plum_core.seeds import coordinate_seed
-from plum_core.training import MovingSettings, PreferenceConfig, World
+from plum_core.training import World
+from plum_core.training.trackers import Tracker, flat_figures, make_trackers
 
 
 class Rounds:
@@ -63,6 +52,7 @@ class Rounds:
         self.world, self.observer = world or World(), observer or Observer()
         self.folder = RunFolder(config.out)
         self.argv = sys.argv if argv is None else argv
+        self.trackers: list[Tracker] = []
         self.worked = False  # whether this sitting found anything left to do
 
     def go(self) -> RunFolder:
@@ -75,6 +65,8 @@ class Rounds:
             for number in range(1, self.config.rounds + 1):
                 policy = self._round(number, policy)
         finally:
+            for tracker in self.trackers:
+                tracker.close()
             self.folder.release()
         return self.folder
 
@@ -89,6 +81,7 @@ class Rounds:
             identity["policy"] = policy.fingerprint
             about = {"argv": list(self.argv), "note": self.source.note, "parameters": policy.parameters}
             self.folder.begin(self.config, identity, INCIDENTAL, about)
+            self.trackers = make_trackers(self.config.trackers, self.folder.path, config_files.plain(self.config))
         self.world.barrier()
 
     def _round(self, number: int, policy: Path) -> Path:
@@ -97,6 +90,8 @@ class Rounds:
         self._samples(number, policy)
         self._verdicts(number)
         self._preferences(number)
+        if self.config.staleness and number < self.config.rounds:
+            self._tests(number + 1)  # what is drawn while this round trains
         policy = self._train(number, policy)
         self._evaluate(number, policy)
         return policy
@@ -141,30 +136,84 @@ class Rounds:
         instructions = read_jsonl(self.path(number, "instructions"), Instruction)
         return [i for i in instructions if i.id in suites], suites
 
+    def _lagging(self, number: int, policy: Path) -> Path:
+        """The policy that round ``number`` samples, where ``policy`` is the one that it starts from."""
+        if self.config.off_policy:
+            return self.config.off_policy
+        return policy if not self.config.staleness else self._policy_after(number - 1 - self.config.staleness)
+
+    def _policy_after(self, number: int) -> Path:
+        """What round ``number`` ended in; the run's first policy before round 1."""
+        if number < 1:
+            return self.config.policy
+        about = json.loads((self.folder.round(number) / "policy.json").read_text())
+        return self.folder.path / about["folder"]
+
     def _samples(self, number: int, policy: Path) -> None:
-        settings = self.config.sampling
-
-        def work(chunk: list[Instruction]) -> tuple[list[Sample], Tally]:
-            drawer = self.engine.policy(self.config.off_policy or policy)
-            samples = stages.draw_samples(drawer, chunk, settings.params(), settings.n, self.config.seed, number)
-            return samples, stages.tally_samples(samples)
-
-        instructions, _ = self._kept(number)
+        instructions, suites = self._kept(number)
         if not instructions:
             raise ValueError(f"round {number}: no instruction kept its tests; {self.path(number, 'tests')} says why")
-        self._chunked(number, "samples", "instructions", instructions, settings.chunk, work)
+        drawer = self._lagging(number, policy)
+
+        def work(chunk: list[Instruction]) -> tuple[list[Sample], Tally]:
+            return self._draw(number, self.engine.policy(drawer), chunk)
+
+        size = self.config.sampling.chunk
+        if not self.config.overlap or self.path(number, "samples").exists():
+            self._chunked(number, "samples", "instructions", instructions, size, work)
+            return
+        with Beside() as judge:
+
+            def on_part(part: int, samples: Sequence[Sample]) -> None:
+                judge.put(lambda: self._judge_part(number, part, samples, suites))
+
+            self._chunked(number, "samples", "instructions", instructions, size, work, on_part=on_part)
+
+    def _draw(self, number: int, policy: Policy, chunk: list[Instruction]) -> tuple[list[Sample], Tally]:
+        settings = self.config.sampling
+        samples = stages.draw_samples(policy, chunk, settings.params(), settings.n, self.config.seed, number)
+        return samples, stages.tally_samples(samples)
+
+    def _judge(self, chunk: Sequence[Sample], suites: dict[str, TestSuite]) -> tuple[list[Verdict], Tally]:
+        verdicts = stages.judge_samples(self.engine, chunk, suites)
+        return verdicts, stages.tally_verdicts(verdicts)
+
+    def _judge_part(self, number: int, part: int, samples: Sequence[Sample], suites: dict[str, TestSuite]) -> None:
+        """The verdicts of one chunk of samples, ahead of their stage, whose chunks they are."""
+        make_part(self.path(number, "verdicts"), part, functools.partial(self._judge, samples, suites))
+
+    def _next_parts(self, number: int, policy: Policy) -> Iterator[Job]:
+        """Round ``number``'s samples and verdicts, this rank's chunks in turn, for ``Beside``."""
+        (instructions, suites), size = self._kept(number), self.config.sampling.chunk
+        target = self.path(number, "samples")
+
+        def job(part: int) -> None:
+            chunk = instructions[part * size : (part + 1) * size]
+            samples = make_part(target, part, functools.partial(self._draw, number, policy, chunk))
+            if samples is None:
+                samples = read_part(target, part, Sample)
+            self._judge_part(number, part, samples, suites)
+
+        if not target.exists():
+            for part in range(self.world.rank, -(-len(instructions) // size), self.world.size):
+                yield functools.partial(job, part)
+
+    @contextmanager
+    def _drawing_ahead(self, number: int) -> Iterator[None]:
+        """While the block trains round ``number - 1``, samples and verdicts of round ``number`` as far as they come."""
+        if not (self.config.staleness and self.config.overlap) or number > self.config.rounds:
+            yield
+            return
+        policy = self.engine.policy(self._policy_after(number - 1 - self.config.staleness))
+        with Beside(self._next_parts(number, policy)):
+            yield
 
     def _verdicts(self, number: int) -> None:
         target = self.path(number, "verdicts")
         samples = [] if target.exists() else list(read_jsonl(self.path(number, "samples"), Sample))
         _, suites = self._kept(number)
-
-        def work(chunk: list[Sample]) -> tuple[list[Verdict], Tally]:
-            verdicts = stages.judge_samples(self.engine, chunk, suites)
-            return verdicts, stages.tally_verdicts(verdicts)
-
         size = self.config.sampling.chunk * self.config.sampling.n
-        self._chunked(number, "verdicts", "programs", samples, size, work)
+        self._chunked(number, "verdicts", "programs", samples, size, lambda chunk: self._judge(chunk, suites))
 
     def _preferences(self, number: int) -> None:
         target = self.path(number, "preferences")
@@ -174,58 +223,20 @@ class Rounds:
                 row = {"learn": self.config.learn, **counts}
                 self.folder.replace_metrics(number, "preferences", [row])
                 if not records:
-                    raise ValueError(_nothing_to_learn(number, counts))
+                    raise ValueError(learning.nothing_to_learn(number, counts))
                 write_jsonl(target, records)
                 done.update(row)
         self.world.barrier()
 
-    def _make_preferences(self, number: int) -> tuple[Sequence[Pair] | Sequence[Label], dict[str, Any]]:
+    def _make_preferences(self, number: int) -> tuple[learning.Made, dict[str, Any]]:
         instructions, _ = self._kept(number)
         samples = read_jsonl(self.path(number, "samples"), Sample)
         verdicts = read_jsonl(self.path(number, "verdicts"), Verdict)
-        seed = coordinate_seed(self.config.seed, "preferences", number)
-        make: Callable[..., tuple[list[Any], Any]] = make_labels if self.wants_labels else make_pairs
-        render = render_prompt
-        if self.config.prompts != "comment":  # a text of the checkpoint's own
-            render = self.engine.policy(self.config.policy).render
-        records, counts = make(samples, verdicts, instructions, self.config.selection, seed, render)
-        row = dataclasses.asdict(counts)
+        first = functools.partial(self.engine.policy, self.config.policy)
+        records, row = learning.make_records(self.config, number, instructions, samples, verdicts, first)
         if self.config.learn == "sft" and records:
-            records = self._supervised(number, len(records) * (1 if self.wants_labels else 2))
+            records = learning.supervised(self.config, number, self.source.sft_examples(), first(), records)
         return records, row
-
-    @property
-    def wants_labels(self) -> bool:
-        return find_objective(self.config.training.objective).data == "labels"
-
-    @property
-    def training(self) -> PreferenceConfig:
-        """The config's, or for ``learn = sft`` its likelihood term alone."""
-        if self.config.learn == "preferences":
-            return self.config.training
-        unset: dict[str, Any] = dict.fromkeys(self.config.training.options)
-        return dataclasses.replace(self.config.training, objective="rft", moving=MovingSettings(), **unset)
-
-    def _supervised(self, number: int, count: int) -> list[Label]:
-        """As many supervised completions as preferences would have put sequences through the policy."""
-        examples = self.source.sft_examples()
-        if not examples:
-            raise ValueError("learn = sft needs supervised examples: set tasks.sft, or learn from preferences")
-        policy = self.engine.policy(self.config.policy)
-        draw = random.Random(coordinate_seed(self.config.seed, "supervised", number))
-        order = [i for _ in range(-(-count // len(examples))) for i in draw.sample(range(len(examples)), len(examples))]
-        return [
-            Label(
-                prompt=policy.ask(examples[i][0]),
-                completion=examples[i][1],
-                label=True,
-                instruction_id=f"sft-{i}",
-                index=0,
-                prompt_token_ids=policy.encode_prompt(policy.ask(examples[i][0])),
-                completion_token_ids=policy.encode_completion(examples[i][1]),
-            )
-            for i in order[:count]
-        ]
 
     def _train(self, number: int, start: Path) -> Path:
         """Train from ``start``; the folder of the new policy. ``policy.json`` is written when all else is."""
@@ -236,17 +247,8 @@ class Rounds:
         if not done:
             steps_before = self._steps_before(number)
             with self._stage(number, "training", "steps") as row:
-                trained = self.engine.train(
-                    start,
-                    self.config.policy if self.config.reference == "initial" else start,
-                    self._records(number),
-                    self.source.sft_examples(),
-                    seed=coordinate_seed(self.config.seed, "training", number),
-                    folder=work,
-                    out=lambda steps: self.folder.checkpoint(steps_before + steps),
-                    config=self.training,
-                    on_step=functools.partial(self._on_step, number),
-                )
+                with self._drawing_ahead(number + 1):
+                    trained = self._trained(number, start, steps_before)
                 row.update({"steps": trained.steps} | (trained.rows[-1] if trained.rows else {}))
                 if self.world.is_main:
                     self.folder.replace_metrics(number, "training", trained.rows)
@@ -256,7 +258,20 @@ class Rounds:
             self.world.barrier()
         if self.world.is_main:
             shutil.rmtree(work, ignore_errors=True)
-        return self.folder.path / json.loads(record.read_text())["folder"]
+        return self._policy_after(number)
+
+    def _trained(self, number: int, start: Path, steps_before: int) -> Trained:
+        return self.engine.train(
+            start,
+            self.config.policy if self.config.reference == "initial" else start,
+            learning.read_records(self.config, self.path(number, "preferences"), self.path(number, "samples")),
+            self.source.sft_examples(),
+            seed=coordinate_seed(self.config.seed, "training", number),
+            folder=self.folder.round(number) / "training",
+            out=lambda steps: self.folder.checkpoint(steps_before + steps),
+            config=learning.training_of(self.config),
+            on_step=functools.partial(self._on_step, number),
+        )
 
     def _steps_before(self, number: int) -> int:
         if number == 1:
@@ -264,16 +279,16 @@ class Rounds:
         found: int = json.loads((self.folder.round(number - 1) / "policy.json").read_text())["steps"]
         return found
 
-    def _records(self, number: int) -> Sequence[Pair] | Sequence[Label]:
-        path = self.path(number, "preferences")
-        if self.config.learn == "sft" or self.wants_labels:
-            return list(read_jsonl(path, Label))
-        return list(read_jsonl(path, Pair))
-
     def _on_step(self, number: int, row: dict[str, float], total: int) -> None:
         """A live row; the stage's end replaces them all, those of earlier sittings included."""
         self.folder.append_row("metrics.jsonl", {"round": number, "stage": "training", **row})
+        self._track("train", row, self._steps_before(number) + int(row["step"]))
         self.observer.progress(int(row["step"]), total, row)
+
+    def _track(self, kind: str, row: Mapping[str, Any], step: int) -> None:
+        """A row of metrics after optimizer step ``step`` of the run, to those who draw curves."""
+        for tracker in self.trackers:
+            tracker.log(dict(flat_figures(row, kind)), step)
 
     def _evaluate(self, number: int, policy: Path) -> None:
         settings = self.config.evaluation
@@ -299,6 +314,7 @@ class Rounds:
             base = task_results(names, read_jsonl(self.path(0, "evaluation"), Verdict))
             row |= {"sampled_gain": _interval(sampled_gain(base, results))}
             row |= {"greedy_gain": _interval(greedy_gain(base, results))}
+        self._track("eval", row, self._steps_before(number + 1))
         return row
 
     # What the stages share.
@@ -312,6 +328,7 @@ class Rounds:
         size: int,
         work: Callable[[list[Any]], tuple[Sequence[Any], Tally]],
         figures: Callable[[list[Path]], dict[str, Any]] | None = None,
+        on_part: Callable[[int, Sequence[Any]], None] | None = None,
     ) -> None:
         """``run_chunks`` with its row of metrics: the tally, and what ``figures`` finds in the chunks' files."""
         if self.path(number, name).exists():
@@ -333,6 +350,7 @@ class Rounds:
                 world=self.world,
                 on_chunk=self.observer.progress,
                 on_complete=complete,
+                on_part=on_part,
             )
 
     @contextmanager
@@ -355,11 +373,3 @@ def _ignore(*_: Any) -> None:
 
 def _interval(found: Interval | None) -> dict[str, Any] | None:
     return None if found is None else dataclasses.asdict(found)
-
-
-def _nothing_to_learn(number: int, counts: Mapping[str, Any]) -> str:
-    why = ", ".join(f"{name} {counts[name]}" for name in ("all_passed", "all_failed", "unjudged", "one_sided"))
-    return (
-        f"round {number}: {counts['instructions']} instructions gave no preference ({why}): "
-        "raise sampling.n, or take tasks that the policy sometimes solves"
-    )

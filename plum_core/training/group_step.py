@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from plum_core.objectives import Objective, find_objective
 from plum_core.seeds import coordinate_seed
 from plum_core.training.batches import Example, split
+from plum_core.training.flops import FlopCount
 from plum_core.training.groups import GroupItem
 from plum_core.training.items import plan_epochs
 from plum_core.training.logps import padded_logps
@@ -55,6 +56,7 @@ class GroupRound:
         self.options: dict[str, Any] = dict(config.options)
         self.needs_reference = bool(self.options.get("beta"))  # what weighs the KL
         self.ref: dict[Example, Tensor] = {}
+        self.flops = FlopCount(decoder)
 
     def add_reference(self, reference: Decoder, folder: Path) -> None:
         """Log-probs of every token, where the objective weighs a KL; ``reference`` is not needed afterwards."""
@@ -80,9 +82,9 @@ class GroupRound:
         """Nothing to go on from."""
 
     def metrics(self) -> StepMetrics:
-        names = ["reward", "ratio", "completions/mean_length", "logps", "nll/replay"]
+        names = ["reward", "ratio", "completions/mean_length", "logps", "kl/sampler", "nll/replay"]
         own = self.spec.on_nothing(self.config.options).metrics
-        return StepMetrics(means=[*names, *own], totals=["loss", "tokens"])
+        return StepMetrics(means=[*names, *own], totals=["loss", "tokens", "flops"])
 
     def __call__(self, step: int) -> StepMetrics:
         """Accumulate this rank's part of the gradient of ``step``."""
@@ -105,6 +107,7 @@ class GroupRound:
     def _backward(self, items: Sequence[GroupItem], batch_size: int, mean_length: float, metrics: StepMetrics) -> None:
         """Gradient of one micro-batch, its means taken over the whole step's counts."""
         metrics.total("tokens", sum(len(item.example) for item in items))
+        metrics.total("flops", self.flops([item.example for item in items]))
         logps = padded_logps(self.decoder, [item.example for item in items])
         old = self._padded([item.old for item in items])
         lengths = torch.tensor([len(item.old) for item in items], device=self.device)
@@ -117,6 +120,8 @@ class GroupRound:
         metrics.mean("ratio", torch.exp((logps.detach() - old)[mask].clamp(max=20)))
         metrics.mean("completions/mean_length", lengths)
         metrics.mean("logps", logps.detach().sum(1))
+        gaps = (old - logps.detach())[mask].clamp(max=20)
+        metrics.mean("kl/sampler", torch.exp(gaps) - gaps - 1)  # Schulman's third estimator, never below 0
         loss = objective.losses.sum() / batch_size
         metrics.total("loss", loss.detach())
         loss.backward()

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from plum_core.training.averaging import WeightAverage
 from plum_core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from plum_core.training.flops import timed
 from plum_core.training.masters import Masters
-from plum_core.training.metrics import StepMetrics
+from plum_core.training.metrics import StepMetrics, peak_memory_mib
 from plum_core.training.optim import (
     OptimConfig,
     build_optimizers,
@@ -98,7 +99,7 @@ def digest_of(*parts: Any) -> str:
 
 def essential(config: Any) -> dict[str, Any]:
     """The fields of a training config that decide the weights; how often they are saved does not."""
-    incidental = ("save_every", "keep_last", "keep_best", "micro_batch_tokens", "checkpointing")
+    incidental = ("save_every", "keep_last", "keep_best", "peak_tflops", "micro_batch_tokens", "checkpointing")
     return {name: value for name, value in asdict(config).items() if name not in incidental}
 
 
@@ -125,6 +126,7 @@ class _Training:
         fingerprint: str,
         world: World,
         carried: Carried | None,
+        at: Tensor,
     ) -> None:
         self.decoder, self.config, self.folder, self.world = decoder, config, folder, world
         self.masters = decoder if isinstance(decoder, Masters) else None
@@ -132,10 +134,12 @@ class _Training:
         self.fingerprint = fingerprint
         self.weights = [weight for _, weight in trained(decoder)]
         self.optimizers = build_optimizers(decoder, config.optim)
-        self.average = WeightAverage(decoder, config.first_averaged)
+        averaged = decoder if config.average_last else nn.Module()  # a mean of nothing takes no memory
+        self.average = WeightAverage(averaged, config.first_averaged)
         self.rows: list[dict[str, float]] = []
         self.stopping = False  # SIGTERM came to some rank; every rank learns of it in the same step
         self.saved = 0  # steps of the newest checkpoint
+        self.at = at
 
     def resume(self) -> int:
         """Take the newest checkpoint's state. Returns the number of steps that it had done, 0 without one."""
@@ -177,14 +181,21 @@ class _Training:
         save_checkpoint(self.folder, checkpoint, keep_last=self.config.keep_last)
 
     def step(self, step: int, gradients: GradientStep) -> dict[str, float]:
+        """The row of metrics of one step."""
         start = time.perf_counter()
+        row = self._step(step, gradients)
+        return timed(row, time.perf_counter() - start, self.config.peak_tflops, self.at, self.world.size)
+
+    def _step(self, step: int, gradients: GradientStep) -> dict[str, float]:
         for w in self.weights:
             w.grad = None
         metrics = gradients(step)
-        vector = torch.cat((metrics.vector(), torch.tensor([float(stop_asked())], dtype=torch.float64)))
-        *_, stop = vector = _reduce(self.weights, vector, self.world)
-        self.stopping = bool(stop > 0)
-        row = metrics.report(vector[:-1])
+        beside = torch.zeros(1 + self.world.size, dtype=torch.float64)  # a place a rank: a maximum from a sum
+        beside[0], beside[1 + self.world.rank] = float(stop_asked()), peak_memory_mib(self.at.device)
+        vector = _reduce(self.weights, torch.cat((metrics.vector(), beside)), self.world)
+        stop, *memory = vector[-len(beside) :].tolist()
+        self.stopping = stop > 0
+        row = metrics.report(vector[: -len(beside)])
         norm = float(nn.utils.clip_grad_norm_(self.weights, self.config.optim.clip_norm))
         if not math.isfinite(norm):
             raise FloatingPointError(
@@ -198,8 +209,9 @@ class _Training:
         if self.masters:
             self.masters.publish()
         self.average.update(self.decoder, step)
-        row |= {"grad_norm": norm, "lr": self.config.optim.learning_rate * factor}
-        return {"step": step + 1, **row, "step_s": time.perf_counter() - start}
+        row |= {"grad_norm": norm, "learning_rate": self.config.optim.learning_rate * factor}
+        row["num_tokens"] = row["tokens"] + (self.rows[-1]["num_tokens"] if self.rows else 0)
+        return {"step": step + 1, **row, "peak_memory_mib": max(memory)}
 
 
 def run_steps(
@@ -235,7 +247,8 @@ def run_steps(
     wrong = {str(w.dtype) for _, w in trained(kept)} - {"torch.float32"}
     if wrong:
         raise ValueError(f"training keeps its weights in fp32, got {', '.join(sorted(wrong))}: call decoder.float()")
-    training = _Training(kept, config, Path(folder), fingerprint, world, carried)
+    at = next(decoder.parameters())  # where and in which type the products are made
+    training = _Training(kept, config, Path(folder), fingerprint, world, carried, at)
     done = training.resume()
     with deferred():
         for step in range(done, config.total_steps):

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import re
+import resource
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+# figures that differ between two runs of the same bits
+TIMED = ("step_s", "tokens_per_s", "mfu", "peak_tflops/measured", "peak_memory_mib")
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """The most memory so far, in MiB: of tensors on a GPU, of this whole process (its resident set) on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "linux":  # getrusage's maximum would be that of whoever started this process, if it was larger
+        told = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        if told:
+            return int(told[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class StepMetrics:

@@ -14,7 +14,13 @@ class StepOptions:
     keep_best: str = ""
     """max:rewards/accuracies or min:loss: the best checkpoint by that figure stays beside the last ones."""
 
+    peak_tflops: float = 0.0
+    """What mfu is measured against: of one device, in 10**12 operations a second. 0: a product of matrices is timed
+    once, and the first step's row tells what it reached."""
+
     def __post_init__(self) -> None:
+        if self.peak_tflops < 0:
+            raise ValueError(f"peak_tflops must be > 0, or 0 to have it measured, got {self.peak_tflops}")
         way, _, name = self.keep_best.partition(":")
         if self.keep_best and (way not in ("max", "min") or not name):
             raise ValueError(f"keep_best must be max:FIGURE or min:FIGURE, such as min:loss, got {self.keep_best!r}")

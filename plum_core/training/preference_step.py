@@ -24,6 +24,7 @@ from plum_core.objectives import Objective, RunningMean, balanced_weights, find_
 from plum_core.objectives.table import CLASS_WEIGHTS
 from plum_core.seeds import coordinate_seed
 from plum_core.training.batches import Example, split
+from plum_core.training.flops import FlopCount
 from plum_core.training.items import Item, Side, mismatched, plan_epochs, sides_of
 from plum_core.training.logps import Scores, completion_logps, completion_scores
 from plum_core.training.metrics import StepMetrics
@@ -66,6 +67,7 @@ class Round:
         self.ref: dict[Example, float] = {}
         self.moving: MovingReference | None = None
         self.shift = RunningMean()
+        self.flops = FlopCount(decoder)
 
     @property
     def needs_reference(self) -> bool:
@@ -104,10 +106,11 @@ class Round:
         self.shift.state = tensors.get("shift", self.shift.state)
 
     def metrics(self) -> StepMetrics:
-        means = ["logps/chosen", "nll/chosen", "nll/replay"]
-        totals = ["loss", "tokens"]
+        means = ["logps/chosen", "lengths/chosen", "nll/chosen", "nll/replay"]
+        totals = ["loss", "tokens", "flops"]
         if self.spec.data != "completions":
-            means += ["rewards/chosen", "rewards/rejected", "logps/rejected"]
+            means += ["rewards/chosen", "rewards/rejected", "logps/rejected", "lengths/rejected"]
+            means += ["kl/reference"] if self.needs_reference else []
             own = self.spec.on_nothing(self.config.options).metrics
             means += [name for name in own if name not in (*means, *OF_THE_STEP)]
             totals += [name for name in OF_THE_STEP if name in own]
@@ -132,6 +135,7 @@ class Round:
 
     def _scores(self, examples: Sequence[Example], metrics: StepMetrics) -> Scores:
         metrics.total("tokens", sum(map(len, examples)))
+        metrics.total("flops", self.flops(examples))
         return completion_scores(self.decoder, examples, alignment="alignment" in self.spec.needs)
 
     def _lengths(self, examples: Sequence[Example]) -> Tensor:
@@ -166,6 +170,7 @@ class Round:
         if self.spec.needs_reference:
             reference = self._reference(good + bad)
             arguments += reference.split(counts)
+            metrics.mean("kl/reference", logps.detach() - reference)
             if "shift" in self.spec.needs:  # coupled: called once a step, with all of it
                 given = given | {"shift": self.shift.add(logps.detach() - reference)}
         if "lengths" in self.spec.needs:
@@ -217,6 +222,9 @@ class Round:
         chosen = sum(self.items[i].desirable for i in batch)
         loss = self.config.nll_share * nll.losses.sum() / max(1, chosen)
         metrics.mean("nll/chosen", nll.losses)
+        metrics.mean("lengths/chosen", self._lengths(good))
+        if bad:
+            metrics.mean("lengths/rejected", self._lengths(bad))
         if self.spec.data == "completions":
             metrics.mean("logps/chosen", scores.logps)
         elif slopes is None:

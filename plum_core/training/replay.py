@@ -10,6 +10,7 @@ import torch
 from plum_core.objectives import sft
 from plum_core.seeds import coordinate_seed
 from plum_core.training.batches import Example, split
+from plum_core.training.flops import FlopCount
 from plum_core.training.logps import completion_logps
 from plum_core.training.metrics import StepMetrics
 from plum_core.training.preference_config import PreferenceConfig
@@ -32,6 +33,7 @@ class Replay:
         self, decoder: Decoder, examples: Sequence[Example], config: PreferenceConfig, seed: int, world: World
     ) -> None:
         self.decoder, self.examples, self.config, self.seed, self.world = decoder, examples, config, seed, world
+        self.flops = FlopCount(decoder)
 
     def drawn(self, step: int) -> list[Example]:
         """The examples of ``step``."""
@@ -48,6 +50,7 @@ class Replay:
         for group in split(mine, [(1, len(e)) for e in drawn], self.config.micro_batch_tokens):
             examples = [drawn[i] for i in group]
             metrics.total("tokens", sum(map(len, examples)))
+            metrics.total("flops", self.flops(examples))
             logps = completion_logps(self.decoder, examples)
             loss = -self.config.replay_weight * logps.sum() / tokens
             lengths = torch.tensor([len(e.completion_ids) for e in examples], device=logps.device)

@@ -11,6 +11,7 @@ import torch
 
 from plum_core.objectives import sft
 from plum_core.training.batches import Example, split, stream_batches
+from plum_core.training.flops import FlopCount
 from plum_core.training.logps import completion_logps
 from plum_core.training.loop import LoopConfig, OnMetrics, TrainResult, digest_of, essential, run_steps, weights_digest
 from plum_core.training.metrics import StepMetrics
@@ -53,6 +54,7 @@ class _Stream:
         self.decoder, self.config, self.world = decoder, config, world
         self.batches = stream_batches(examples, config.tokens_per_batch, seed, window=config.window)
         self.position = 0
+        self.flops = FlopCount(decoder)
 
     def __call__(self, step: int) -> StepMetrics:
         batch = next(islice(self.batches, step - self.position, None), None)
@@ -61,7 +63,7 @@ class _Stream:
                 f"the examples ended before step {step + 1} of {self.config.steps}: lower steps, or cycle the examples"
             )
         self.position = step + 1
-        metrics = StepMetrics(means=["nll"], totals=["loss", "tokens"])
+        metrics = StepMetrics(means=["nll", "lengths"], totals=["loss", "tokens", "flops"])
         if self.config.score_prompt:
             batch = [e.with_scored_prompt() for e in batch]
         scored = sum(len(e.completion_ids) for e in batch)
@@ -72,9 +74,11 @@ class _Stream:
             loss = -logps.sum() / scored
             loss.backward()
             lengths = torch.tensor([len(e.completion_ids) for e in examples], device=logps.device)
+            metrics.mean("lengths", lengths)
             metrics.mean("nll", sft(logps, lengths).losses)
             metrics.total("loss", loss.detach())
             metrics.total("tokens", sum(map(len, examples)))
+            metrics.total("flops", self.flops(examples))
         return metrics
 
 

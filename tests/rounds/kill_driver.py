@@ -1,7 +1,8 @@
-"""python -m tests.rounds.kill_driver FOLDER EACH [real] [term]: SIGKILL at EACH moments of every stage, then go on.
+"""python -m tests.rounds.kill_driver FOLDER EACH [real|ahead] [term]: SIGKILL at EACH moments of each stage, and go on.
 
 A moment is a call that changes the disk. Each victim is a fork, so that imports are paid for once. ``real`` takes the
-toy policy, the sandbox and the trainer in place of the fakes; ``term`` SIGTERM, after which the status must be 0.
+toy policy, the sandbox and the trainer in place of the fakes; ``ahead`` a staleness of one, so that samples are drawn
+beside training; ``term`` SIGTERM, after which the status must be 0.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Moments(Observer):
 def go(folder: Path, real: bool, watcher: Observer) -> None:
     """One run in ``folder/run``."""
     if not real:
-        config = make_config(folder, policy=make_config(folder.parent).policy)
+        lag = int("ahead" in sys.argv)
+        config = make_config(folder, policy=make_config(folder.parent).policy, staleness=lag)
         Rounds(config, FakeSource(), FakeEngine(), observer=watcher, argv=["plum"]).go()
         return
     config = toy.make_config(folder.parent, folder / "run")

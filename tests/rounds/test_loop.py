@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from plum_core.preferences import SelectionConfig
-from plum_core.records import Label, Outcome, Pair, Sample, Verdict, read_jsonl
+from plum_core.records import Grade, Label, Outcome, Pair, Sample, Verdict, read_jsonl
 from plum_core.rounds.compare import differences
 from plum_core.rounds.folder import RunFolder
 from plum_core.rounds.loop import Rounds
@@ -116,9 +116,24 @@ def test_each_objective_gets_its_records(tmp_path: Path, objective: str, cls: ty
     assert engine.trained_on == [(objective, len(records))] and records
 
 
-def test_policy_gradients_are_not_for_rounds(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"grpo learns from a round's samples and verdicts.*runners/train.py"):
-        go(tmp_path, FakeEngine(), rounds=1, training=PreferenceConfig(objective="grpo"))
+@pytest.mark.parametrize("objective", ["grpo", "dapo", "rloo"])
+def test_policy_gradients_learn_from_graded_samples(tmp_path: Path, objective: str) -> None:
+    engine = FakeEngine()
+    run = go(tmp_path, engine, training=PreferenceConfig(objective=objective)).folder
+    for number in (1, 2):
+        grades = list(read_jsonl(run.round(number) / "preferences.jsonl", Grade))
+        verdicts = {v.id: v for v in read_jsonl(run.round(number) / "verdicts.jsonl", Verdict)}
+        assert len(grades) == len(verdicts) == engine.trained_on[number - 1][1]
+        passed = {name: v.outcome == Outcome.PASSED for name, v in verdicts.items()}
+        assert all(g.reward == passed[f"{g.instruction_id}/{g.index}"] for g in grades)
+    row = next(r for r in run.metrics() if r["stage"] == "preferences")
+    assert row["kept"] == 32 and 0 < row["mixed"] <= 8 and 0 < row["reward"] < 1
+    assert row["mixed"] + row["all_passed"] + row["all_failed"] == row["instructions"] == 8
+
+
+def test_grades_that_are_all_equal_are_nothing_to_learn_from(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"round 1: 8 instructions gave no preference \(all_passed 0, all_failed 8"):
+        go(tmp_path, FakeEngine(fault=Outcome.FAILED), training=PreferenceConfig(objective="grpo"))
 
 
 def test_continued_sft_is_matched_in_sequences(tmp_path: Path) -> None:
@@ -157,3 +172,20 @@ def test_compare_finds_a_difference_and_forgives_timings(tmp_path: Path) -> None
     verdicts.write_text(verdicts.read_text().replace("passed", "failed", 1))
     (b / "round-001/extra.jsonl").write_text("")
     assert differences(a, b) == [f"round-001/extra.jsonl: only in {b}", "round-001/verdicts.jsonl: differs"]
+
+
+def test_trackers_get_steps_of_the_run_and_its_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, set[str]]] = []
+
+    class Told:
+        def log(self, figures: dict[str, float], step: int) -> None:
+            told.append((step, set(figures)))
+
+        def close(self) -> None:
+            told.append((-1, set()))
+
+    monkeypatch.setattr("plum_core.rounds.loop.make_trackers", lambda names, *_: [Told() for _ in names])
+    monkeypatch.setattr("plum_core.rounds.config.check_trackers", lambda names: None)
+    go(tmp_path, trackers=("tensorboard",))
+    assert [step for step, _ in told] == [0, 1, 2, 3, 3, 4, 5, 6, 6, -1]  # three steps a round, evaluations between
+    assert "train/loss" in told[1][1] and {"eval/sampled/mean", "eval/pass_at/1"} <= told[0][1]

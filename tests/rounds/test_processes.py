@@ -39,14 +39,15 @@ def finish(process: subprocess.Popen[str]) -> str:
     return out
 
 
-@pytest.mark.parametrize(("kind", "how"), [("fake", "kill"), ("real", "kill"), ("real", "term")])
+@pytest.mark.parametrize(("kind", "how"), [("fake", "kill"), ("ahead", "kill"), ("real", "kill"), ("real", "term")])
 def test_kill_at_any_write_changes_no_byte(tmp_path: Path, kind: str, how: str) -> None:
     """Runs are killed at their n-th rename, sync or removal, some twice; then the same run goes on to its end.
 
-    fake: many moments of two rounds over fakes. real: a few of one round with a policy, the sandbox and training.
+    fake: many moments of two rounds over fakes. ahead: the same with samples drawn beside training. real: a few of one
+    round with a policy, the sandbox and training.
     term: SIGTERM, after which a sitting has to end with status 0.
     """
-    each = {"fake": 3, "real": 1}[kind]
+    each = {"fake": 3, "ahead": 2, "real": 1}[kind]
     out = finish(start(sys.executable, "-m", "tests.rounds.kill_driver", str(tmp_path), str(each), kind, how))
     report = json.loads(out.splitlines()[-1])
     assert report["different"] == [] and report["kills"] >= 6 * each

@@ -15,6 +15,7 @@ import torch
 
 from plum_core.training import OptimConfig, SftConfig, cycle, train_sft
 from plum_core.training.checkpoint import complete_checkpoints
+from plum_core.training.metrics import TIMED
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +36,7 @@ def strike(after):
 
 
 def untimed(rows):
-    return [{k: v for k, v in row.items() if k != "step_s"} for row in rows]
+    return [{k: v for k, v in row.items() if k not in TIMED} for row in rows]
 
 
 @pytest.mark.parametrize(

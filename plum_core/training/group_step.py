@@ -30,6 +30,7 @@ from plum_core.training.metrics import StepMetrics
 from plum_core.training.preference_config import PreferenceConfig
 from plum_core.training.reference import reference_logps
 from plum_core.training.replay import Replay
+from plum_core.training.sharding import even, idle
 from plum_core.training.world import World
 from plum_models.decoder import Decoder
 
@@ -93,8 +94,12 @@ class GroupRound:
         if self.config.lora.rank and self.config.lora.dropout:  # its draws are the step's own, also after a resume
             torch.manual_seed(coordinate_seed(self.seed, "dropout", step, self.world.rank))
         mean_length = sum(len(self.items[i].old) for i in batch) / len(batch)
-        for micro in split(self.world.share(batch), self.costs, self.config.micro_batch_tokens):
-            self._backward([self.items[i] for i in micro], len(batch), mean_length, metrics)
+        micros = split(self.world.share(batch), self.costs, self.config.micro_batch_tokens)
+        for micro in even(micros, self.decoder, self.world):
+            if micro:
+                self._backward([self.items[i] for i in micro], len(batch), mean_length, metrics)
+            else:
+                idle(self.decoder)
         self.replay.backward(step, metrics)
         return metrics
 

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from plum_core.training.averaging import WeightAverage
 from plum_core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -29,6 +31,7 @@ from plum_core.training.optim import (
     trained,
 )
 from plum_core.training.options import StepOptions, best_score
+from plum_core.training.sharding import release, whole
 from plum_core.training.stop import Stopped, deferred, stop_asked
 from plum_core.training.world import World
 
@@ -99,7 +102,7 @@ def digest_of(*parts: Any) -> str:
 
 def essential(config: Any) -> dict[str, Any]:
     """The fields of a training config that decide the weights; how often they are saved does not."""
-    incidental = ("save_every", "keep_last", "keep_best", "peak_tflops", "micro_batch_tokens", "checkpointing")
+    incidental = ("save_every", "keep_last", "keep_best", "peak_tflops", "micro_batch_tokens", "checkpointing", "shard")
     return {name: value for name, value in asdict(config).items() if name not in incidental}
 
 
@@ -108,7 +111,7 @@ def _reduce(weights: Sequence[Tensor], vector: Tensor, world: World) -> Tensor:
     for w in weights:
         if w.grad is None:
             w.grad = torch.zeros_like(w)
-    if world.size > 1:
+    if world.size > 1 and not any(isinstance(w, DTensor) for w in weights):  # of parts, FSDP has summed them
         flat = world.all_reduce(torch.cat([w.grad.flatten() for w in weights if w.grad is not None]))
         for w, part in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
             w.grad = part.view_as(w)
@@ -143,7 +146,7 @@ class _Training:
 
     def resume(self) -> int:
         """Take the newest checkpoint's state. Returns the number of steps that it had done, 0 without one."""
-        found = load_checkpoint(self.folder)
+        found = load_checkpoint(self.folder, self._placed)
         if found is None:
             return 0
         if found.meta["fingerprint"] != self.fingerprint:
@@ -167,8 +170,6 @@ class _Training:
     def save(self, steps: int) -> None:
         score = best_score(self.config.keep_best, self.rows[self.saved :])
         self.saved = steps
-        if not self.world.is_main:
-            return
         state: dict[str, dict[str, Tensor]] = {
             "weights": {name: w.detach() for name, w in trained(self.decoder)},
             "optimizer": optimizer_tensors(self.optimizers),
@@ -178,7 +179,16 @@ class _Training:
             state["carried"] = more
         meta = {"fingerprint": self.fingerprint, "averaged": self.average.count, "rows": self.rows}
         checkpoint = Checkpoint(step=steps, tensors=state, meta=meta, score=score)
-        save_checkpoint(self.folder, checkpoint, keep_last=self.config.keep_last)
+        save_checkpoint(self.folder, checkpoint, keep_last=self.config.keep_last, world=self.world)
+
+    def _placed(self, file: str, name: str) -> Tensor | None:
+        """The tensor as which one of a checkpoint is to lie: the weight, or the weight whose moment or mean it is."""
+        if file == "optimizer":
+            optimizer, weight, moment = name.split(".")
+            groups = self.optimizers[int(optimizer)].param_groups
+            part: Tensor = [w for group in groups for w in group["params"]][int(weight)]
+            return None if moment == "step" else part
+        return dict(trained(self.decoder)).get(name) if file in ("weights", "average") else None
 
     def step(self, step: int, gradients: GradientStep) -> dict[str, float]:
         """The row of metrics of one step."""
@@ -196,7 +206,7 @@ class _Training:
         stop, *memory = vector[-len(beside) :].tolist()
         self.stopping = stop > 0
         row = metrics.report(vector[: -len(beside)])
-        norm = float(nn.utils.clip_grad_norm_(self.weights, self.config.optim.clip_norm))
+        norm = float(whole(nn.utils.clip_grad_norm_(self.weights, self.config.optim.clip_norm)))
         if not math.isfinite(norm):
             raise FloatingPointError(
                 f"step {step + 1}: the gradient's norm is {norm} at loss {row.get('loss')}: "
@@ -208,6 +218,7 @@ class _Training:
             optimizer.step()
         if self.masters:
             self.masters.publish()
+        release(self.decoder)
         self.average.update(self.decoder, step)
         row |= {"grad_norm": norm, "learning_rate": self.config.optim.learning_rate * factor}
         row["num_tokens"] = row["tokens"] + (self.rows[-1]["num_tokens"] if self.rows else 0)
@@ -233,7 +244,7 @@ def run_steps(
     ``on_metrics`` is called on rank 0 after each step of this sitting.
 
     masters: those of ``decoder`` where it is bf16 already; made here where ``config.optim.weights`` asks for them. The
-    decoder comes out with the masters for weights.
+    decoder comes out with the masters for weights. A ``sharded_twin`` is trained as it is; every rank writes its parts.
 
     SIGTERM, where the program listens to it (``ends_on_sigterm``), saves after the step in hand and raises Stopped.
 
@@ -241,7 +252,7 @@ def run_steps(
     run's; FloatingPointError where a gradient is not finite, before it reaches the weights.
     """
     world = world or World()
-    if masters is None and config.optim.weights == "bf16-master":
+    if masters is None and config.optim.weights == "bf16-master" and not isinstance(decoder, FSDPModule):
         masters = Masters(decoder)
     kept = masters or decoder
     wrong = {str(w.dtype) for _, w in trained(kept)} - {"torch.float32"}

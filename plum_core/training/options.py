@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,11 +14,16 @@ class StepOptions:
     keep_best: str = ""
     """max:rewards/accuracies or min:loss: the best checkpoint by that figure stays beside the last ones."""
 
+    shard: Literal["none", "fsdp", "hsdp"] = "none"
+    """fsdp: weights, gradients and moments in parts over all ranks; hsdp: over a node's ranks, a copy a node."""
+
     peak_tflops: float = 0.0
     """What mfu is measured against: of one device, in 10**12 operations a second. 0: a product of matrices is timed
     once, and the first step's row tells what it reached."""
 
     def __post_init__(self) -> None:
+        if self.shard not in ("none", "fsdp", "hsdp"):
+            raise ValueError(f"shard must be none, fsdp or hsdp, got {self.shard!r}")
         if self.peak_tflops < 0:
             raise ValueError(f"peak_tflops must be > 0, or 0 to have it measured, got {self.peak_tflops}")
         way, _, name = self.keep_best.partition(":")

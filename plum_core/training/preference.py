@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from plum_core.training.masters import Masters
 from plum_core.training.preference_config import PreferenceConfig
 from plum_core.training.preference_step import Round
 from plum_core.training.reference import examples_digest
+from plum_core.training.sharding import at_work
 from plum_core.training.world import World
 from plum_models.decoder import Decoder
 from plum_models.lora import add_lora
@@ -137,28 +139,33 @@ def train_round(
     world = world or World()
     this = make_round(decoder, records, replay, config, seed, world)
     start = weights_digest(decoder)
-    masters = Masters(decoder) if config.optim.weights == "bf16-master" else None
-    far = _add_reference(this, decoder, reference, folder) or start
+    bf16, sharded = config.optim.weights == "bf16-master", config.shard != "none"
+    masters = Masters(decoder) if bf16 and not sharded else None
+    rounded = copy.deepcopy(decoder).bfloat16() if bf16 and sharded else decoder  # as its gathered weights will be
+    far = _add_reference(this, rounded, reference, folder) or start
+    del rounded
     if config.lora.config is not None:  # fresh adapters change nothing, so the reference above is the decoder's own
         add_lora(decoder, config.lora.config, coordinate_seed(seed, "lora"))
     data = examples_digest([e for item in this.items for e in item.examples] + list(replay))
     about = [item.about for item in this.items]
     decoder.checkpointing = config.checkpointing
-    return run_steps(
-        decoder,
-        this,
-        LoopConfig(
-            total_steps=len(this.plan),
-            optim=config.optim,
-            average_last=config.average_last,
-            save_every=config.save_every,
-            keep_last=config.keep_last,
-            **config.options_of_the_step(),
-        ),
-        folder=folder,
-        fingerprint=digest_of(essential(config), start, far, data, digest_of(about), seed),
-        on_metrics=on_metrics,
-        world=world,
-        carried=this,
-        masters=masters,
-    )
+    with at_work(decoder, config.shard, world, bf16=bf16) as working:
+        this.decoder = this.replay.decoder = working
+        return run_steps(
+            working,
+            this,
+            LoopConfig(
+                total_steps=len(this.plan),
+                optim=config.optim,
+                average_last=config.average_last,
+                save_every=config.save_every,
+                keep_last=config.keep_last,
+                **config.options_of_the_step(),
+            ),
+            folder=folder,
+            fingerprint=digest_of(essential(config), start, far, data, digest_of(about), seed),
+            on_metrics=on_metrics,
+            world=world,
+            carried=this,
+            masters=masters,
+        )

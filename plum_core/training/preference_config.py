@@ -106,6 +106,8 @@ class PreferenceConfig(StepOptions):
 
     def __post_init__(self) -> None:
         StepOptions.__post_init__(self)
+        if self.shard != "none" and self.moving.every:
+            raise ValueError("shard keeps no second set of weights: set moving.every to 0, or shard to none")
         spec = find_objective(self.objective, self.options)
         check_policy(self.checkpointing)
         for name in ("nll_weight", "replay_weight", "replay_examples_per_step"):

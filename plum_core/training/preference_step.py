@@ -32,6 +32,7 @@ from plum_core.training.moving import MovingReference
 from plum_core.training.preference_config import PreferenceConfig
 from plum_core.training.reference import reference_logps
 from plum_core.training.replay import Replay
+from plum_core.training.sharding import even, idle
 from plum_core.training.world import World
 from plum_models.decoder import Decoder
 
@@ -128,8 +129,11 @@ class Round:
         micros = split(self.world.share(batch), self.costs, self.config.micro_batch_tokens)
         in_one = self.world.size == 1 and len(micros) == 1
         slopes = self._slopes(batch, metrics) if self.spec.coupled and not in_one else None
-        for micro in micros:
-            self._backward(micro, batch, given, slopes, metrics)
+        for micro in even(micros, self.decoder, self.world):
+            if micro:
+                self._backward(micro, batch, given, slopes, metrics)
+            else:
+                idle(self.decoder)
         self.replay.backward(step, metrics)
         return metrics
 
@@ -153,7 +157,11 @@ class Round:
         examples = self.mismatched[step]
         mine = self.world.share(sorted(range(len(examples)), key=lambda i: len(examples[i])))
         ratios = torch.zeros((), dtype=torch.float64, device=self.device)
-        for group in split(mine, [(1, len(e)) for e in examples], self.config.micro_batch_tokens):
+        groups = split(mine, [(1, len(e)) for e in examples], self.config.micro_batch_tokens)
+        for group in even(groups, self.decoder, self.world):
+            if not group:
+                idle(self.decoder)
+                continue
             part = [examples[i] for i in group]
             ratios += (self._scores(part, metrics).logps - self._reference(part)).double().sum()
         total = self.world.all_reduce(ratios) / max(1, len(examples))
@@ -192,7 +200,11 @@ class Round:
         place = {side: k for k, side in enumerate(good + bad)}
         logps = torch.zeros(len(place), device=self.device)
         with torch.no_grad():
-            for micro in split(self.world.share(list(batch)), self.costs, self.config.micro_batch_tokens):
+            micros = split(self.world.share(list(batch)), self.costs, self.config.micro_batch_tokens)
+            for micro in even(micros, self.decoder, self.world):
+                if not micro:
+                    idle(self.decoder)
+                    continue
                 sides = [side for part in sides_of(self.items, micro) for side in part]
                 examples = [self.items[i].examples[which] for i, which in sides]
                 logps[[place[side] for side in sides]] = completion_logps(self.decoder, examples)

@@ -14,6 +14,7 @@ from plum_core.training.flops import FlopCount
 from plum_core.training.logps import completion_logps
 from plum_core.training.metrics import StepMetrics
 from plum_core.training.preference_config import PreferenceConfig
+from plum_core.training.sharding import even, idle
 from plum_core.training.world import World
 from plum_models.decoder import Decoder
 
@@ -47,7 +48,11 @@ class Replay:
             return
         tokens = sum(len(e.completion_ids) for e in drawn)
         mine = self.world.share(sorted(range(len(drawn)), key=lambda i: len(drawn[i])))
-        for group in split(mine, [(1, len(e)) for e in drawn], self.config.micro_batch_tokens):
+        groups = split(mine, [(1, len(e)) for e in drawn], self.config.micro_batch_tokens)
+        for group in even(groups, self.decoder, self.world):
+            if not group:
+                idle(self.decoder)
+                continue
             examples = [drawn[i] for i in group]
             metrics.total("tokens", sum(map(len, examples)))
             metrics.total("flops", self.flops(examples))

@@ -17,6 +17,7 @@ from plum_core.training.loop import LoopConfig, OnMetrics, TrainResult, digest_o
 from plum_core.training.metrics import StepMetrics
 from plum_core.training.optim import OptimConfig
 from plum_core.training.options import StepOptions
+from plum_core.training.sharding import at_work, even, idle
 from plum_core.training.world import World
 from plum_models.decoder import Decoder
 from plum_models.recompute import check_policy
@@ -68,7 +69,11 @@ class _Stream:
             batch = [e.with_scored_prompt() for e in batch]
         scored = sum(len(e.completion_ids) for e in batch)
         mine = self.world.share(list(range(len(batch))))
-        for group in split(mine, [(1, len(e)) for e in batch], self.config.micro_batch_tokens):
+        groups = split(mine, [(1, len(e)) for e in batch], self.config.micro_batch_tokens)
+        for group in even(groups, self.decoder, self.world):
+            if not group:
+                idle(self.decoder)
+                continue
             examples = [batch[i] for i in group]
             logps = completion_logps(self.decoder, examples)
             loss = -logps.sum() / scored
@@ -101,19 +106,21 @@ def train_sft(
     """
     world = world or World()
     decoder.checkpointing = config.checkpointing
-    return run_steps(
-        decoder,
-        _Stream(decoder, examples, config, seed, world),
-        LoopConfig(
-            total_steps=config.steps,
-            optim=config.optim,
-            average_last=config.average_last,
-            save_every=config.save_every,
-            keep_last=config.keep_last,
-            **config.options_of_the_step(),
-        ),
-        folder=folder,
-        fingerprint=digest_of("sft", essential(config), weights_digest(decoder), seed),
-        on_metrics=on_metrics,
-        world=world,
-    )
+    fingerprint = digest_of("sft", essential(config), weights_digest(decoder), seed)
+    with at_work(decoder, config.shard, world, bf16=config.optim.weights == "bf16-master") as working:
+        return run_steps(
+            working,
+            _Stream(working, examples, config, seed, world),
+            LoopConfig(
+                total_steps=config.steps,
+                optim=config.optim,
+                average_last=config.average_last,
+                save_every=config.save_every,
+                keep_last=config.keep_last,
+                **config.options_of_the_step(),
+            ),
+            folder=folder,
+            fingerprint=fingerprint,
+            on_metrics=on_metrics,
+            world=world,
+        )

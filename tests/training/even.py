@@ -9,6 +9,7 @@ import random
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -86,9 +87,9 @@ def records_of(name: str, objective: str) -> list[Pair] | list[Label] | list[Gra
     ]
 
 
-def run(name: str, folder: Path, *, micro: int | None = None, world: World | None = None):
+def run(name: str, folder: Path, *, micro: int | None = None, world: World | None = None, **more: Any):
     """(weights, metrics) of three steps. ``micro``: items of one forward."""
-    settings = {"objective": name} | CASES[name]
+    settings = {"objective": name} | CASES[name] | more
     objective = settings["objective"]
     records = records_of(name, objective)
     rows = 2 if OBJECTIVES[objective].data == "pairs" else 1

@@ -1,0 +1,122 @@
+"""Weights, gradients and moments in parts on every rank: FSDP2 (arXiv 2304.11277; torch's ``fully_shard``).
+
+A twin of the decoder is sharded by layers; the decoder itself waits on the host and takes the result. Each forward and
+backward of the twin gathers a layer's weights from all ranks, so every rank must do as many: ``even`` fills up the
+micro-batches of those that have fewer, ``idle`` is what they do then. Gradients are summed over ranks, not averaged:
+losses are already divided by the whole step's counts.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Replicate
+
+from plum_core.training.batches import Example
+from plum_core.training.logps import completion_logps
+from plum_core.training.world import World
+from plum_models.decoder import Decoder
+
+Shard = Literal["none", "fsdp", "hsdp"]
+
+
+def make_mesh(kind: Shard, world: World, device: torch.device) -> DeviceMesh:
+    """All ranks in one dimension; under hsdp copies on every node, of parts on the ranks of one."""
+    if kind == "fsdp":
+        return init_device_mesh(device.type, (world.size,), mesh_dim_names=("shard",))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world.size)))
+    if world.size % local:
+        raise ValueError(f"shard = hsdp needs as many ranks on every node, got {world.size} with {local} on this one")
+    return init_device_mesh(device.type, (world.size // local, local), mesh_dim_names=("replicate", "shard"))
+
+
+def sharded_twin(decoder: Decoder, kind: Shard, world: World, *, bf16: bool = False) -> Decoder:
+    """A twin of ``decoder`` (fp32) whose weights lie in parts on the ranks of ``world``; ``decoder`` goes to the host.
+
+    bf16: gathered weights, activations and their gradients are bf16; the parts that are stepped and the sum of
+    gradients over ranks are fp32. Raises ValueError for a world of one.
+    """
+    if world.size == 1:
+        raise ValueError(
+            f"shard = {kind} splits weights over ranks, and there is one: start with torchrun, or shard none"
+        )
+    device = next(decoder.parameters()).device
+    twin = copy.deepcopy(decoder.cpu())
+    mesh = make_mesh(kind, world, device)
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False)  # rotary tables stay fp32
+    if bf16:
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    for layer in twin.layers:
+        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    # the rest stays whole between the forward and the head, which reads its weight outside of any module
+    fully_shard(twin, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    for module in twin.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+    return twin.to(device)
+
+
+@contextmanager
+def at_work(decoder: Decoder, kind: Shard, world: World, *, bf16: bool = False) -> Iterator[Decoder]:
+    """What is trained in ``decoder``'s place: itself, or its sharded twin, whose weights it takes at the end."""
+    if kind == "none":
+        yield decoder
+        return
+    device = next(decoder.parameters()).device
+    twin = sharded_twin(decoder, kind, world, bf16=bf16)
+    yield twin
+    collect(twin, decoder, device)
+
+
+@torch.no_grad()
+def collect(twin: nn.Module, decoder: nn.Module, device: torch.device) -> None:
+    """The twin's weights, put together, into ``decoder`` on every rank, which goes to ``device``."""
+    release(twin)
+    for (_, part), (_, weight) in zip(twin.named_parameters(), decoder.named_parameters(), strict=True):
+        weight.copy_(whole(part))
+    decoder.to(device)
+
+
+def release(module: nn.Module) -> None:
+    """Let go of gathered weights: the parts were stepped, or nobody will ask for a gradient."""
+    if isinstance(module, FSDPModule):
+        module.reshard()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor of which ``tensor`` may be a part; all ranks must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: Tensor, part: Tensor) -> Tensor:
+    """A whole ``tensor``, the same on every rank, placed as ``part`` is; without a message."""
+    if not isinstance(part, DTensor) or isinstance(tensor, DTensor):
+        return tensor
+    everywhere = [Replicate()] * part.device_mesh.ndim
+    placed = DTensor.from_local(tensor.to(part.device), part.device_mesh, everywhere, run_check=False)
+    return placed.redistribute(placements=part.placements)
+
+
+def even(groups: Sequence[list[int]], decoder: nn.Module, world: World) -> list[list[int]]:
+    """``groups``, and as many empty ones as the rank that has most has more."""
+    if not isinstance(decoder, FSDPModule):
+        return list(groups)
+    counts = torch.zeros(world.size, dtype=torch.int64)
+    counts[world.rank] = len(groups)
+    return [*groups, *([] for _ in range(int(world.all_reduce(counts).max()) - len(groups)))]
+
+
+def idle(decoder: Decoder) -> None:
+    """Help the other ranks gather weights and sum gradients, and add nothing."""
+    logps = completion_logps(decoder, [Example(prompt_ids=(0,), completion_ids=(0,))])
+    if torch.is_grad_enabled():
+        (0 * logps.sum()).backward()

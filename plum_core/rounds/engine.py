@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -114,13 +115,16 @@ class LoadedPolicy:
     def __init__(self, folder: Path, device: torch.device, max_rows: int, prompts: PromptStyle = "comment") -> None:
         decoder, self.tokenizer = plum_models.load(folder)
         self.prompts = Prompts(self.tokenizer, prompts)
-        self.decoder = decoder.to(device)
-        self._fingerprint = plum_models.fingerprint(decoder)
-        self.sampler = Sampler(self.decoder, self.tokenizer, max_rows=max_rows)
+        self.decoder, self.max_rows = decoder.to(device), max_rows
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        return self._fingerprint
+        return plum_models.fingerprint(self.decoder)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """Made when it is first asked for: it joins weights by copy, which training has no use for."""
+        return Sampler(self.decoder, self.tokenizer, max_rows=self.max_rows)
 
     @property
     def parameters(self) -> int:
@@ -219,7 +223,9 @@ class LocalEngine:
             plum_models.fold_lora(policy.decoder)
         if self.world.is_main:
             plum_models.save(policy.decoder, policy.tokenizer, target)
-        return Trained(steps=result.steps, rows=result.rows, fingerprint=plum_models.fingerprint(policy.decoder))
+        policy.decoder.checkpointing = "none"
+        self._loaded = (target, policy)  # handed over in place: no rank reads what rank 0 wrote
+        return Trained(steps=result.steps, rows=result.rows, fingerprint=policy.fingerprint)
 
     def close(self) -> None:
         if self._executor is not None:

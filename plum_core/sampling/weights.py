@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plum_core.sampling.cache import Cache
+from plum_core.sampling.lean import LeanStep, can_run
+from plum_core.sampling.native import NativeCache, NativeStep
 from plum_models.attention import JoinedLinear
 from plum_models.decoder import Decoder, Layer, for_inference
 from plum_models.norms import RMSNorm
@@ -31,6 +34,12 @@ class Packed(nn.Module):
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return out
 
+    def added(self, residual: Tensor, x: Tensor) -> Tensor:
+        """residual (R, outputs) + forward(x), x (R, inputs), in one call."""
+        binary = torch.ops.mkldnn._linear_pointwise.binary
+        out: Tensor = binary(x, residual, self.weight, self.bias, "add")
+        return out
+
 
 class OneCallNorm(nn.Module):
     """``plum_models.norms.RMSNorm`` of fp32 by torch's own."""
@@ -46,33 +55,54 @@ class OneCallNorm(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What a batch decodes with. product: by the output head, where F.linear does not do it."""
+    """What a batch decodes with. product: by the output head, where F.linear does not do it.
+
+    step: one token a row in fewer calls than the decoder's forward, for the layouts that ``lean`` knows.
+    native: that by compiled functions (``native.py``), where asked; they draw too.
+    """
 
     decoder: Decoder
     product: Packed | None = None
+    step: LeanStep | None = None
+    native: NativeStep | None = None
+
+    def decode(self, token_ids: Tensor, positions: Tensor, cache: Cache | NativeCache) -> Tensor:
+        """The states (R, 1, D) after one new token a row; token_ids, positions: (R,) int64."""
+        if isinstance(cache, NativeCache):
+            assert self.native is not None  # the cache was made for it
+            return self.native(token_ids, positions, cache).unsqueeze(1)
+        cache.begin_step()
+        if self.step is None:
+            return self.decoder(token_ids.unsqueeze(1), positions.unsqueeze(1), cache.attend)
+        return self.step(token_ids, positions, cache.attend).unsqueeze(1)
 
 
 def can_pack(like: Tensor) -> bool:
     return like.device.type == "cpu" and torch.backends.mkldnn.is_available()
 
 
-def weights_of(decoder: Decoder, packed_rows: int = 0) -> Weights:
-    """The decoder's weights as they are now. packed_rows: 0, or how many rows a product has at most."""
+def weights_of(decoder: Decoder, packed_rows: int = 0, native_rows: int = 0) -> Weights:
+    """The decoder's weights as they are now. packed_rows, native_rows: 0, or how many rows a step has at most."""
     twin = for_inference(decoder)
     _call_norms_at_once(twin)
-    if not packed_rows:
-        return Weights(twin)
+    product = _packed(twin, packed_rows) if packed_rows else None
+    step = LeanStep(twin) if can_run(twin.config) else None
+    return Weights(twin, product, step, NativeStep(twin, native_rows) if native_rows else None)
+
+
+def _packed(twin: Decoder, rows: int) -> Packed:
+    """The twin's matrices in oneDNN's layout; the output head as well."""
     for layer in twin.layers:
         assert isinstance(layer, Layer)  # a ModuleList has no types of its own
         for module in (layer.self_attn, layer.mlp):
             found = getattr(module, "joined", None)
             if isinstance(found, JoinedLinear):
-                module.joined = Packed(found.weight, found.bias, packed_rows)
+                module.joined = Packed(found.weight, found.bias, rows)
             for name in ("o_proj", "down_proj", "c_fc", "c_proj"):
                 linear = getattr(module, name, None)
                 if type(linear) is nn.Linear:  # an adapter's linear computes more than its matrix
-                    setattr(module, name, Packed(linear.weight, linear.bias, packed_rows))
-    return Weights(twin, Packed(twin.head_weight, None, packed_rows))
+                    setattr(module, name, Packed(linear.weight, linear.bias, rows))
+    return Packed(twin.head_weight, None, rows)
 
 
 def _call_norms_at_once(twin: nn.Module) -> None:

@@ -138,11 +138,12 @@ def draw_tokens(
     for rows in _slices(len(hidden), cached if small else len(hidden)):
         logits = F.linear(hidden[rows], head) if product is None else product(hidden[rows])
         # logits of two bytes are widened for the draw: few at a time, where all of them would pass through memory
-        drawn = _slices(len(logits), len(logits) if small or logits.dtype == torch.float32 else WIDENED * cached)
+        whole = small or logits.dtype == torch.float32 or native
+        drawn = _slices(len(logits), len(logits) if whole else WIDENED * cached)
         for some in drawn:
             at = slice(rows.start + some.start, rows.start + some.stop)
             if native and past is None and not params.filters:
-                capped = soft_cap(logits[some], softcap).float()
+                capped = soft_cap(logits[some], softcap)
                 parts.append(cpu_draw(capped, seeds[at].contiguous(), positions[at].contiguous(), params.temperature))
                 continue
             before = None if past is None else Past(past.prompt[at], past.drawn[at])

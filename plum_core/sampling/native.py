@@ -13,8 +13,7 @@ from torch import Tensor
 
 from plum_core.sampling import lean
 from plum_core.sampling.prefill import Prompts
-from plum_kernels.cpu_decode.build import library
-from plum_kernels.cpu_decode.interface import LANES, PLACES, work_size
+from plum_kernels.cpu_decode.interface import DTYPES, LANES, PLACES, compiled, work_size
 from plum_models.attention import Attention, Joined, JoinedLinear
 from plum_models.config import DecoderConfig
 from plum_models.decoder import Decoder, Layer
@@ -24,8 +23,8 @@ from plum_models.rope import rotary_tables
 
 def why_not(config: DecoderConfig, like: Tensor) -> str | None:
     """Why the compiled functions cannot decode this; None where they can."""
-    if like.device.type != "cpu" or like.dtype != torch.float32:
-        return f"weights in fp32 on a CPU are needed, these are {like.dtype} on {like.device}"
+    if like.device.type != "cpu" or like.dtype not in DTYPES:
+        return f"weights in fp32 or bf16 on a CPU are needed, these are {like.dtype} on {like.device}"
     if config.head_dim % LANES or config.rotary_dim != config.head_dim:
         return f"heads must be a multiple of {LANES} wide and rotated whole"
     plain = config.norm == "rms" and config.gated_mlp and config.activation == "silu" and not config.sparse_layers
@@ -35,7 +34,7 @@ def why_not(config: DecoderConfig, like: Tensor) -> str | None:
 
 
 class NativeCache:
-    """Keys and values of ``rows`` live rows at most, as ``cache.Cache`` owns them for torch's operators."""
+    """Keys and values, fp32, of ``rows`` live rows at most, as ``cache.Cache`` owns them for torch's operators."""
 
     def __init__(self, config: DecoderConfig, rows: int, like: Tensor) -> None:
         self.config, self.room = config, rows
@@ -44,7 +43,7 @@ class NativeCache:
         self._owners = self._lengths = torch.zeros(0, dtype=torch.int64)
         self._own = self._empty(PLACES)
         self._shared = self._laid_out()
-        self._turns = (like.new_zeros(0), like.new_zeros(0))
+        self._turns = (torch.zeros(0), torch.zeros(0))
         self._bound = 0  # no live row has more own tokens than this
         self._work = torch.zeros(0)
 
@@ -55,7 +54,7 @@ class NativeCache:
 
     def _laid_out(self) -> tuple[Tensor, Tensor]:
         """The prompts' keys (L, P, G, E, S) and values (L, P, G, S, E), S a multiple of PLACES."""
-        keys, values = F.pad(self.prompts.kv, (0, 0, 0, -self.prompts.kv.shape[4] % PLACES))
+        keys, values = F.pad(self.prompts.kv.float(), (0, 0, 0, -self.prompts.kv.shape[4] % PLACES))
         return keys.transpose(3, 4).contiguous(), values.contiguous()
 
     @property
@@ -115,7 +114,7 @@ class NativeCache:
             qkv, *self._turns, positions, self._owners, self._lengths, self._shared[0][layer], self._shared[1][layer],
             self._own[0][layer], self._own[1][layer], out, self._work,
         )  # fmt: skip
-        library().plum_attend(
+        compiled("attend", qkv.dtype)(
             *(x.data_ptr() for x in tensors), len(qkv), c.num_attention_heads, c.num_key_value_heads, c.head_dim,
             self._places, self._own[0].shape[4], c.head_dim**-0.5,
         )  # fmt: skip
@@ -132,7 +131,7 @@ def into(linear: Joined, rows: int) -> Joined:
     if not isinstance(linear, JoinedLinear):
         return linear
     transposed, bias = linear.weight.t(), linear.bias
-    room = torch.zeros((rows, len(linear.weight)))
+    room = linear.weight.new_zeros((rows, len(linear.weight)))
     if bias is None:
         return lambda x: torch.mm(x, transposed, out=room[: len(x)])
     return lambda x: torch.addmm(bias, x, transposed, out=room[: len(x)])
@@ -144,28 +143,30 @@ class NativeStep:
     def __init__(self, decoder: Decoder, rows: int) -> None:
         self.decoder, c = decoder, decoder.config
         self.eps, self.width, self.inner = c.rms_norm_eps, c.hidden_size, c.intermediate_size
-        self.normed = torch.zeros((rows, c.hidden_size))
-        self.attended = torch.zeros((rows, c.num_attention_heads * c.head_dim))
-        self.gated = torch.zeros((rows, c.intermediate_size))
+        like = decoder.head_weight
+        self.norm, self.silu_mul = compiled("rms_norm", like.dtype), compiled("silu_mul", like.dtype)
+        self.normed = like.new_zeros((rows, c.hidden_size))
+        self.attended = like.new_zeros((rows, c.num_attention_heads * c.head_dim))
+        self.gated = like.new_zeros((rows, c.intermediate_size))
         self.layers = []
         for layer in decoder.layers:
             assert isinstance(layer, Layer) and isinstance(layer.self_attn, Attention)
             assert isinstance(layer.mlp, GatedMLP) and layer.self_attn.joined and layer.mlp.joined
             self.layers.append(
                 (
-                    layer.input_layernorm.weight.detach().contiguous(),
+                    layer.input_layernorm.weight.detach().float().contiguous(),
                     into(layer.self_attn.joined, rows),
                     lean.added(layer.self_attn.o_proj),
-                    layer.post_attention_layernorm.weight.detach().contiguous(),
+                    layer.post_attention_layernorm.weight.detach().float().contiguous(),
                     into(layer.mlp.joined, rows),
                     lean.added(layer.mlp.down_proj),
                 )
             )
-        self.last = decoder.norm.weight.detach().contiguous()
+        self.last = decoder.norm.weight.detach().float().contiguous()
 
     def __call__(self, token_ids: Tensor, positions: Tensor, cache: NativeCache) -> Tensor:
         """(R,) int64 ids and their positions to (R, D), the state after the final norm."""
-        rows, native = len(token_ids), library()
+        rows = len(token_ids)
         normed, attended, gated = self.normed[:rows], self.attended[:rows], self.gated[:rows]
         positions = positions.contiguous()
         cache.begin_step(positions)
@@ -176,11 +177,11 @@ class NativeStep:
             x = out(x, attended)
             self._norm(x, after, normed)
             inner = gate_up(normed)
-            native.plum_silu_mul(inner.data_ptr(), gated.data_ptr(), rows, self.inner)
+            self.silu_mul(inner.data_ptr(), gated.data_ptr(), rows, self.inner)
             x = down(x, gated)
         hidden = torch.empty_like(x)
         self._norm(x, self.last, hidden)
         return hidden
 
     def _norm(self, x: Tensor, weight: Tensor, out: Tensor) -> None:
-        library().plum_rms_norm(x.data_ptr(), weight.data_ptr(), out.data_ptr(), len(x), self.width, self.eps)
+        self.norm(x.data_ptr(), weight.data_ptr(), out.data_ptr(), len(x), self.width, self.eps)

@@ -41,8 +41,8 @@ class Sampler:
     speculate: with a budget, how many tokens at most are foretold by copying from the prompt and the sample itself
     where the last ``MATCH`` tokens (``speculate.py``) stood there before. What is drawn stays the same.
     packed: on a CPU, matrices laid out for products of few rows (``weights.py``): faster, for a second copy of some.
-    native: on a CPU and without a budget, decode by functions that are compiled where they run (``native.py``): fp32 in
-    the layouts of Llama and Qwen2. Other roundings than torch's operators.
+    native: on a CPU and without a budget, decode by functions that are compiled where they run (``native.py``): fp32 and
+    bf16 in the layouts of Llama and Qwen2. Other roundings than torch's operators.
     """
 
     def __init__(

@@ -43,14 +43,16 @@ def library() -> ctypes.CDLL:
 
 def _typed(found: ctypes.CDLL) -> ctypes.CDLL:
     pointer, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-    for name, types in {
+    arguments = {
         "rms_norm": [pointer] * 3 + [number] * 2 + [real],
         "silu_mul": [pointer] * 2 + [number] * 2,
         "attend": [pointer] * 12 + [number] * 6 + [real],
         "draw": [pointer] * 7 + [number] * 2 + [real],
-    }.items():
-        function = getattr(found, f"plum_{name}")
-        function.argtypes, function.restype = types, None
+    }
+    for name, types in arguments.items():
+        for dtype in ("float32", "bfloat16"):
+            function = getattr(found, f"plum_{name}_{dtype}")
+            function.argtypes, function.restype = types, None
     return found
 
 

@@ -1,4 +1,5 @@
-// One decode step on a CPU: what stands between the matrix products, each part in one pass over its rows. fp32.
+// One decode step on a CPU: what stands between the matrix products, each part in one pass over its rows. What
+// comes and goes is fp32 or bf16 (X), everything between is fp32.
 //
 // Plain C++ without torch's headers, compiled where it runs (build.py). Shapes and meanings: interface.py. Letters: R
 // rows, H query and G key/value heads, J = H / G, E head width, S places for a prompt, C for a row's own tokens.
@@ -13,6 +14,43 @@ typedef int32_t n16 __attribute__((vector_size(64), aligned(4)));
 
 static inline v16 load(const float *p) { return *(const v16 *)p; }
 static inline void store(float *p, v16 x) { *(v16 *)p = x; }
+// bf16 as it lies in memory: the upper half of an fp32, rounded to even when written
+struct bf16 {
+    uint16_t bits;
+};
+typedef uint16_t h16 __attribute__((vector_size(32), aligned(2)));
+
+static inline v16 load(const bf16 *p) {
+    n16 wide = __builtin_convertvector(*(const h16 *)p, n16) << 16;
+    v16 x;
+    memcpy(&x, &wide, 64);
+    return x;
+}
+
+static inline void store(bf16 *p, v16 x) {
+    n16 bits;
+    memcpy(&bits, &x, 64);
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    *(h16 *)p = __builtin_convertvector(bits, h16);
+}
+
+static inline float one(const float *p) { return *p; }
+
+static inline float one(const bf16 *p) {
+    uint32_t bits = (uint32_t)p->bits << 16;
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+static inline void put(float *p, float x) { *p = x; }
+
+static inline void put(bf16 *p, float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    p->bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
 static inline v16 all(float x) { return x - (v16){}; }
 
 typedef float v8 __attribute__((vector_size(32)));
@@ -65,29 +103,31 @@ static inline v16 exp16(v16 x) {
     return p;
 }
 
-extern "C" void plum_rms_norm(const float *x, const float *weight, float *out, i64 rows, i64 width, float eps) {
+template <typename X>
+static void rms_norm(const X *x, const float *weight, X *out, i64 rows, i64 width, float eps) {
     for (i64 r = 0; r < rows; r++, x += width, out += width) {
         v16 squares = {};
         float rest = 0;
         i64 i = 0;
         for (; i + 16 <= width; i += 16) squares += load(x + i) * load(x + i);
-        for (i64 t = i; t < width; t++) rest += x[t] * x[t];
-        float inverse = 1.0f / sqrtf((sum(squares) + rest) / width + eps);
+        for (i64 t = i; t < width; t++) rest += one(x + t) * one(x + t);
+        const float inverse = 1.0f / sqrtf((sum(squares) + rest) / width + eps);
         for (i = 0; i + 16 <= width; i += 16) store(out + i, load(x + i) * inverse * load(weight + i));
-        for (; i < width; i++) out[i] = x[i] * inverse * weight[i];
+        for (; i < width; i++) put(out + i, one(x + i) * inverse * weight[i]);
     }
 }
 
 // gate_up: (R, 2I), the gate first; out: (R, I)
-extern "C" void plum_silu_mul(const float *gate_up, float *out, i64 rows, i64 inner) {
+template <typename X>
+static void silu_mul(const X *gate_up, X *out, i64 rows, i64 inner) {
     for (i64 r = 0; r < rows; r++, gate_up += 2 * inner, out += inner) {
-        const float *up = gate_up + inner;
+        const X *up = gate_up + inner;
         i64 i = 0;
         for (; i + 16 <= inner; i += 16) {
             v16 x = load(gate_up + i);
             store(out + i, x / (1.0f + exp16(-x)) * load(up + i));
         }
-        for (; i < inner; i++) out[i] = gate_up[i] / (1.0f + expf(-gate_up[i])) * up[i];
+        for (; i < inner; i++) put(out + i, one(gate_up + i) / (1.0f + expf(-one(gate_up + i))) * one(up + i));
     }
 }
 
@@ -146,13 +186,14 @@ static inline v16 exponentials(float *s, i64 count, float maximum, v16 total) {
     return total;
 }
 
-static inline v16 most(const float *s, i64 count, v16 best) {
+template <typename X>
+static inline v16 most(const X *s, i64 count, v16 best) {
     i64 c = 0;
     for (; c + 16 <= count; c += 16) {
         v16 x = load(s + c);
         best = x > best ? x : best;
     }
-    for (; c < count; c++) best = s[c] > best ? all(s[c]) : best;
+    for (; c < count; c++) best = one(s + c) > best ? all(one(s + c)) : best;
     return best;
 }
 
@@ -179,25 +220,26 @@ static void attend(const float *q, const float *pk, const float *pv, const float
         for (i64 e = 0; e < width; e++) out[t * width + e] *= scale[t];
 }
 
-extern "C" void plum_attend(const float *qkv, const float *cos, const float *sin, const i64 *positions,
-                            const i64 *owners, const i64 *lengths, const float *pk, const float *pv, float *ok,
-                            float *ov, float *out, float *work, i64 rows, i64 heads, i64 groups, i64 width, i64 S, i64 C,
-                            float scale) {
-    const i64 each = heads / groups, half = width / 2;
-    float *q = work + 4 * (S + C);
-    for (i64 r = 0; r < rows; r++, qkv += (heads + 2 * groups) * width, out += heads * width) {
+template <typename X>
+static void attend_rows(const X *qkv, const float *cos, const float *sin, const i64 *positions, const i64 *owners,
+                        const i64 *lengths, const float *pk, const float *pv, float *ok, float *ov, X *out, float *work,
+                        i64 rows, i64 heads, i64 groups, i64 width, i64 S, i64 C, float scale) {
+    const i64 each = heads / groups, half = width / 2, inputs = (heads + 2 * groups) * width;
+    float *q = work + 4 * (S + C), *x = q + each * width, *answer = x + inputs;
+    for (i64 r = 0; r < rows; r++, qkv += inputs, out += heads * width) {
         const float *co = cos + positions[r] * width, *si = sin + positions[r] * width;
         const i64 length = lengths[r], place = positions[r] - length;
+        for (i64 i = 0; i < inputs; i += 16) store(x + i, load(qkv + i));
         for (i64 g = 0; g < groups; g++) {
             float *keys = ok + (r * groups + g) * width * C, *values = ov + (r * groups + g) * C * width;
-            const float *k = qkv + (heads + g) * width;
+            const float *k = x + (heads + g) * width;
             for (i64 e = 0; e < half; e++) {
                 keys[e * C + place] = k[e] * co[e] + k[e + half] * si[e];
                 keys[(e + half) * C + place] = k[e + half] * co[e + half] + k[e] * si[e + half];
             }
-            memcpy(values + place * width, qkv + (heads + groups + g) * width, width * sizeof(float));
+            memcpy(values + place * width, x + (heads + groups + g) * width, width * sizeof(float));
             for (i64 j = 0; j < each; j++) {
-                const float *from = qkv + (g * each + j) * width;
+                const float *from = x + (g * each + j) * width;
                 float *to = q + j * width;
                 for (i64 e = 0; e < half; e++) {
                     to[e] = (from[e] * co[e] + from[e + half] * si[e]) * scale;
@@ -206,17 +248,19 @@ extern "C" void plum_attend(const float *qkv, const float *cos, const float *sin
             }
             const i64 prompt = owners[r] * groups + g;
             const float *shared_k = pk + prompt * width * S, *shared_v = pv + prompt * S * width;
+            float *a = answer + g * each * width;
             i64 j = 0;
             for (; j + 4 <= each; j += 4)
-                attend<4>(q + j * width, shared_k, shared_v, keys, values, out + (g * each + j) * width, work, width, S,
-                          C, length, place + 1);
+                attend<4>(q + j * width, shared_k, shared_v, keys, values, a + j * width, work, width, S, C, length,
+                          place + 1);
             for (; j + 2 <= each; j += 2)
-                attend<2>(q + j * width, shared_k, shared_v, keys, values, out + (g * each + j) * width, work, width, S,
-                          C, length, place + 1);
+                attend<2>(q + j * width, shared_k, shared_v, keys, values, a + j * width, work, width, S, C, length,
+                          place + 1);
             for (; j < each; j++)
-                attend<1>(q + j * width, shared_k, shared_v, keys, values, out + (g * each + j) * width, work, width, S,
-                          C, length, place + 1);
+                attend<1>(q + j * width, shared_k, shared_v, keys, values, a + j * width, work, width, S, C, length,
+                          place + 1);
         }
+        for (i64 i = 0; i < heads * width; i += 16) store(out + i, load(answer + i));
     }
 }
 
@@ -230,14 +274,15 @@ static double uniform(uint64_t seed, uint64_t number) {
 
 static const i64 BLOCK = 64;  // as draw.py's: a block's sum in fp32, sums of blocks in fp64
 
-static float block_sum(const float *z, i64 count, float maximum, float scale, float *into) {
+template <typename X>
+static float block_sum(const X *z, i64 count, float maximum, float scale, float *into) {
     v16 total = {};
     for (i64 i = 0; i < count; i += 16) {
         v16 x = {};
         if (i + 16 <= count)
             x = load(z + i);
         else
-            memcpy(&x, z + i, (count - i) * sizeof(float));
+            for (i64 t = i; t < count; t++) x[t - i] = one(z + t);
         x = exp16((x - maximum) * scale);
         if (i + 16 > count) x = first(x, count - i, 0);
         if (into) store(into + i, x);
@@ -247,7 +292,8 @@ static float block_sum(const float *z, i64 count, float maximum, float scale, fl
 }
 
 // the sum of e^((z - maximum) * scale), its parts in sums
-static double all_sums(const float *z, i64 width, float maximum, float scale, float *sums) {
+template <typename X>
+static double all_sums(const X *z, i64 width, float maximum, float scale, float *sums) {
     double total = 0;
     for (i64 b = 0; b * BLOCK < width; b++) {
         i64 count = width - b * BLOCK < BLOCK ? width - b * BLOCK : BLOCK;
@@ -258,14 +304,15 @@ static double all_sums(const float *z, i64 width, float maximum, float scale, fl
 }
 
 // temperature 0 is greedy. work: a float for each block
-extern "C" void plum_draw(const float *logits, const i64 *seeds, const i64 *numbers, i64 *tokens, float *logprobs,
-                          float *sampled, float *work, i64 rows, i64 width, float temperature) {
+template <typename X>
+static void draw(const X *logits, const i64 *seeds, const i64 *numbers, i64 *tokens, float *logprobs, float *sampled,
+                 float *work, i64 rows, i64 width, float temperature) {
     for (i64 r = 0; r < rows; r++, logits += width) {
-        const float maximum = largest(most(logits, width, all(logits[0])));
+        const float maximum = largest(most(logits, width, all(one(logits))));
         i64 token = 0;
         double total = 0;
         if (temperature == 0) {
-            while (logits[token] != maximum && token < width - 1) token++;
+            while (one(logits + token) != maximum && token < width - 1) token++;
             sampled[r] = 0;
         } else {
             const float scale = 1.0f / temperature;
@@ -286,12 +333,30 @@ extern "C" void plum_draw(const float *logits, const i64 *seeds, const i64 *numb
             if (place == count)  // rounding may point past the last token that has any weight
                 for (place = count - 1; place > 0 && inside[place] == 0; place--) {}
             token = block * BLOCK + place;
-            sampled[r] = (float)((logits[token] - maximum) * scale - log(total));
+            sampled[r] = (float)((one(logits + token) - maximum) * scale - log(total));
         }
         tokens[r] = token;
         if (temperature == 1)
             logprobs[r] = sampled[r];
         else
-            logprobs[r] = (float)(logits[token] - maximum - log(all_sums(logits, width, maximum, 1.0f, work)));
+            logprobs[r] = (float)(one(logits + token) - maximum - log(all_sums(logits, width, maximum, 1.0f, work)));
     }
 }
+
+#define FOR(X, NAME)                                                                                                   \
+    extern "C" void plum_rms_norm_##NAME(const X *x, const float *w, X *out, i64 rows, i64 width, float eps) {         \
+        rms_norm(x, w, out, rows, width, eps);                                                                         \
+    }                                                                                                                  \
+    extern "C" void plum_silu_mul_##NAME(const X *x, X *out, i64 rows, i64 inner) { silu_mul(x, out, rows, inner); }   \
+    extern "C" void plum_attend_##NAME(const X *x, const float *c, const float *s, const i64 *p, const i64 *o,         \
+                                       const i64 *l, const float *pk, const float *pv, float *ok, float *ov, X *out,   \
+                                       float *w, i64 R, i64 H, i64 G, i64 E, i64 S, i64 C, float scale) {              \
+        attend_rows(x, c, s, p, o, l, pk, pv, ok, ov, out, w, R, H, G, E, S, C, scale);                                \
+    }                                                                                                                  \
+    extern "C" void plum_draw_##NAME(const X *z, const i64 *seeds, const i64 *n, i64 *t, float *lp, float *sp, float *w, \
+                                     i64 rows, i64 width, float temperature) {                                         \
+        draw(z, seeds, n, t, lp, sp, w, rows, width, temperature);                                                     \
+    }
+
+FOR(float, float32)
+FOR(bf16, bfloat16)

@@ -1,10 +1,15 @@
-"""The compiled functions on tensors of fp32 on the CPU. References: ``reference``. All tensors contiguous.
+"""The compiled functions on tensors on the CPU, all contiguous. References: ``reference``.
 
-Letters in shapes: R rows, H query and G key/value heads, E head width (a multiple of 16), P prompts, S places of a
-prompt and C of a row's own tokens (multiples of 32), V vocabulary, T positions in the tables, B = ceil(V / 64).
+What comes in and goes out (x, gate_up, qkv, logits, out) is fp32 or bf16, one of them; keys, values, tables and
+weights of norms are fp32, and so is the arithmetic. Letters in shapes: R rows, H query and G key/value heads, E head
+width (a multiple of 16), P prompts, S places of a prompt and C of a row's own tokens (multiples of 32), V vocabulary,
+T positions in the tables.
 """
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,11 +19,26 @@ from plum_kernels.cpu_decode.build import library
 LANES, PLACES, BLOCK = 16, 32, 64
 
 
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+Function = Callable[..., None]
+
+
+@functools.cache
+def compiled(name: str, dtype: torch.dtype) -> Function:
+    """A function of decode.cpp for fp32 or bf16, on addresses and numbers: nothing is checked."""
+    if dtype not in DTYPES:
+        raise ValueError(f"{name} takes fp32 or bf16, got {dtype}")
+    return getattr(library(), f"plum_{name}_{DTYPES[dtype]}")  # type: ignore[no-any-return]
+
+
 def _call(name: str, *arguments: Tensor | int | float) -> None:
+    """The first argument's dtype decides."""
     for x in arguments:
         if isinstance(x, Tensor) and not (x.device.type == "cpu" and x.is_contiguous()):
             raise ValueError(f"{name} takes contiguous tensors on the CPU, got strides {x.stride()} on {x.device}")
-    getattr(library(), f"plum_{name}")(*(x.data_ptr() if isinstance(x, Tensor) else x for x in arguments))
+    assert isinstance(arguments[0], Tensor)
+    addresses = (x.data_ptr() if isinstance(x, Tensor) else x for x in arguments)
+    compiled(name, arguments[0].dtype)(*addresses)
 
 
 def _check(**tensors: tuple[Tensor, tuple[int, ...], torch.dtype]) -> None:
@@ -30,15 +50,14 @@ def _check(**tensors: tuple[Tensor, tuple[int, ...], torch.dtype]) -> None:
 def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
     """``plum_kernels.rms_norm`` of x (R, D) with weight (D,), into out (R, D)."""
     shape = (x.shape[0], x.shape[1])
-    real = torch.float32
-    _check(x=(x, shape, real), weight=(weight, shape[1:], real), out=(out, shape, real))
+    _check(x=(x, shape, x.dtype), weight=(weight, shape[1:], torch.float32), out=(out, shape, x.dtype))
     _call("rms_norm", x, weight, out, *shape, eps)
 
 
 def silu_mul(gate_up: Tensor, out: Tensor) -> None:
     """silu(gate) * up of gate_up (R, 2I), the gate first, into out (R, I) (Shazeer 2020)."""
     rows, inner = out.shape
-    _check(gate_up=(gate_up, (rows, 2 * inner), torch.float32), out=(out, (rows, inner), torch.float32))
+    _check(gate_up=(gate_up, (rows, 2 * inner), gate_up.dtype), out=(out, (rows, inner), gate_up.dtype))
     _call("silu_mul", gate_up, out, rows, inner)
 
 
@@ -70,8 +89,8 @@ def attend(
         values=(values, (len(keys), groups, places, width), real),
         own_keys=(own[0], (len(own[0]), groups, width, own_places), real),
         own_values=(own[1], (len(own[0]), groups, own_places, width), real),
-        qkv=(qkv, (rows, (heads + 2 * groups) * width), real),
-        out=(out, (rows, heads * width), real),
+        qkv=(qkv, (rows, (heads + 2 * groups) * width), qkv.dtype),
+        out=(out, (rows, heads * width), qkv.dtype),
         sin=(turns[1], (len(turns[0]), width), real),
         **{n: (x, (rows,), torch.int64) for n, x in (("positions", positions), ("owners", owners), ("lengths", lengths))},
     )
@@ -85,7 +104,7 @@ def attend(
 
 def work_size(heads: int, groups: int, width: int, places: int, own_places: int) -> int:
     """Numbers that ``attend`` needs for itself."""
-    return 4 * (places + own_places) + heads // groups * width
+    return 4 * (places + own_places) + (heads // groups + 2 * (heads + groups)) * width
 
 
 def draw(logits: Tensor, seeds: Tensor, numbers: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,7 +115,7 @@ def draw(logits: Tensor, seeds: Tensor, numbers: Tensor, temperature: float) -> 
     """
     rows, width = logits.shape
     _check(
-        logits=(logits, (rows, width), torch.float32),
+        logits=(logits, (rows, width), logits.dtype),
         seeds=(seeds, (rows,), torch.int64),
         numbers=(numbers, (rows,), torch.int64),
     )

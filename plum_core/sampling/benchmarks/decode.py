@@ -53,7 +53,7 @@ class Config:
     threads: tuple[int, ...] = (1, 2)
     prompt_tokens: int = 64
     new_tokens: int = 64
-    engines: tuple[str, ...] = ENGINES  # native ones in fp32 alone
+    engines: tuple[str, ...] = ENGINES
     passes: int = 3  # of every engine, after one that is not counted
     save: bool = False  # write JSON and Markdown below
     results: Path = field(default_factory=lambda: Path(__file__).parent / "results")
@@ -173,7 +173,6 @@ def measure(shape: str, dtype: str, config: Config) -> list[dict[str, object]]:
         if name == THEIRS
         else ours(decoder, requests, config.new_tokens, name)
         for name in config.engines
-        if dtype == "float32" or "native" not in name
     }
     rows = []
     for threads in config.threads:

@@ -43,6 +43,8 @@ class Sampler:
     packed: on a CPU, matrices laid out for products of few rows (``weights.py``): faster, for a second copy of some.
     native: on a CPU and without a budget, decode by functions that are compiled where they run (``native.py``): fp32 and
     bf16 in the layouts of Llama and Qwen2. Other roundings than torch's operators.
+    int8: on a CPU, all matrices but the embedding as whole numbers of 8 bits, quantised at each call and update. It pays
+    for one or a few rows. Samples and log-probs are those of the quantised policy: a trainer must compute its own.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Sampler:
         speculate: int = 0,
         packed: bool = False,
         native: bool = False,
+        int8: bool = False,
     ) -> None:
         cohort_rows = min(max_rows, max(16, max_rows // 8)) if cohort_rows is None else cohort_rows
         if not 1 <= cohort_rows <= max_rows:
@@ -75,12 +78,16 @@ class Sampler:
             raise ValueError(
                 f"packed needs a CPU and torch with oneDNN, the decoder is on {decoder.head_weight.device}"
             )
+        if int8 and (packed or decoder.head_weight.device.type != "cpu"):
+            raise ValueError(
+                f"int8 needs a CPU and no packed weights, the decoder is on {decoder.head_weight.device}, packed={packed}"
+            )
         if native:
             reason = "it has no budget: leave kv_tokens out" if kv_tokens else why_not(decoder.config, decoder.head_weight)
             if reason is not None:
                 raise ValueError(f"native decoding cannot run: {reason}")
             library()  # compiled now, or refused
-        self.decoder, self.tokenizer, self.packed, self.native = decoder, tokenizer, packed, native
+        self.decoder, self.tokenizer, self.packed, self.native, self.int8 = decoder, tokenizer, packed, native, int8
         self.max_rows, self.cohort_rows = max_rows, cohort_rows
         self.kv_tokens, self.kv_block, self.speculate = kv_tokens, kv_block, speculate
         self.step_tokens = rows + 512 if step_tokens is None else step_tokens
@@ -158,6 +165,7 @@ class Sampler:
             self.decoder,
             packed_rows=self.max_rows if self.packed else 0,
             native_rows=self.max_rows if self.native else 0,
+            int8=self.int8,
         )
 
     def _awake(self) -> None:

@@ -3,10 +3,14 @@
 ``packed`` is for CPUs: oneDNN's own layout of every matrix, made once, so that a product of few rows does not reorder
 its weights in each step. Costs a second copy of the output head and of the matrices that write to the residual
 stream. In fp32 it is another kernel than F.linear's, with other roundings.
+
+``int8`` reads a quarter or half of the bytes, where few rows decode and reading weights is the work: another policy,
+whose log-probs are its own and not the trainer's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +45,27 @@ class Packed(nn.Module):
         return out
 
 
+class Int8(nn.Module):
+    """x @ weight.T + bias with the weight (outputs, inputs) as whole numbers of -127 to 127 and a scale an output.
+
+    The scale is the output's largest magnitude / 127 (as LLM.int8 has it for weights, Dettmers et al. 2022, section
+    2.1); inputs stay as they are.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        wide = weight.detach().float()
+        scales = (wide.abs().amax(1) / 127).clamp_min_(torch.finfo(torch.float32).tiny)
+        self.weight = (wide / scales.unsqueeze(1)).round_().clamp_(-127, 127).to(torch.int8)
+        self.scales, self.bias = scales.to(weight.dtype), bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs)."""
+        out = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), self.weight, self.scales)
+        out = out if self.bias is None else out + self.bias
+        return out.view(*x.shape[:-1], -1)
+
+
 class OneCallNorm(nn.Module):
     """``plum_models.norms.RMSNorm`` of fp32 by torch's own."""
 
@@ -53,6 +78,9 @@ class OneCallNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
+Product = Packed | Int8
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """What a batch decodes with. product: by the output head, where F.linear does not do it.
@@ -62,7 +90,7 @@ class Weights:
     """
 
     decoder: Decoder
-    product: Packed | None = None
+    product: Product | None = None
     step: LeanStep | None = None
     native: NativeStep | None = None
 
@@ -81,28 +109,32 @@ def can_pack(like: Tensor) -> bool:
     return like.device.type == "cpu" and torch.backends.mkldnn.is_available()
 
 
-def weights_of(decoder: Decoder, packed_rows: int = 0, native_rows: int = 0) -> Weights:
+def weights_of(decoder: Decoder, packed_rows: int = 0, native_rows: int = 0, int8: bool = False) -> Weights:
     """The decoder's weights as they are now. packed_rows, native_rows: 0, or how many rows a step has at most."""
     twin = for_inference(decoder)
     _call_norms_at_once(twin)
-    product = _packed(twin, packed_rows) if packed_rows else None
+    product = None
+    if int8:
+        product = _replaced(twin, Int8)
+    elif packed_rows:
+        product = _replaced(twin, lambda weight, bias: Packed(weight, bias, packed_rows))
     step = LeanStep(twin) if can_run(twin.config) else None
     return Weights(twin, product, step, NativeStep(twin, native_rows) if native_rows else None)
 
 
-def _packed(twin: Decoder, rows: int) -> Packed:
-    """The twin's matrices in oneDNN's layout; the output head as well."""
+def _replaced(twin: Decoder, make: Callable[[Tensor, Tensor | None], Product]) -> Product:
+    """Other products in place of the twin's matrices; the output head's is returned."""
     for layer in twin.layers:
         assert isinstance(layer, Layer)  # a ModuleList has no types of its own
         for module in (layer.self_attn, layer.mlp):
             found = getattr(module, "joined", None)
             if isinstance(found, JoinedLinear):
-                module.joined = Packed(found.weight, found.bias, rows)
+                module.joined = make(found.weight, found.bias)
             for name in ("o_proj", "down_proj", "c_fc", "c_proj"):
                 linear = getattr(module, name, None)
                 if type(linear) is nn.Linear:  # an adapter's linear computes more than its matrix
-                    setattr(module, name, Packed(linear.weight, linear.bias, rows))
-    return Packed(twin.head_weight, None, rows)
+                    setattr(module, name, make(linear.weight, linear.bias))
+    return make(twin.head_weight, None)
 
 
 def _call_norms_at_once(twin: nn.Module) -> None:

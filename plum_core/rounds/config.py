@@ -65,6 +65,8 @@ class DrawConfig:
     """On a CPU and without kv_tokens: decode by functions compiled where they run; needs a C++ compiler."""
     int8: bool = False
     """Decode with weights of 8 bits, quantised from the policy: other samples, whose log-probs are not the policy's."""
+    invariant: bool = False
+    """With native: every bit of a sample is a function of its prompt and seed, whatever the batch; slower."""
     chunk: int = 32
     """Instructions a unit of work: what a kill can cost, and what ranks share out."""
 
@@ -78,7 +80,7 @@ class DrawConfig:
 
     def options(self) -> dict[str, Any]:
         """Of the Sampler that draws them."""
-        names = ("max_rows", "kv_tokens", "speculate", "packed", "native", "int8")
+        names = ("max_rows", "kv_tokens", "speculate", "packed", "native", "int8", "invariant")
         return {name: getattr(self, name) for name in names}
 
     def params(self) -> SamplingParams:

@@ -121,7 +121,8 @@ def evaluate_tasks(
     """
     instructions = [i for i, _ in tasks]
     drawn = [
-        request_of(policy, i, tuple(coordinate_seed(seed, "evaluation", i.id, k) for k in range(n))) for i in instructions
+        request_of(policy, i, tuple(coordinate_seed(seed, "evaluation", i.id, k) for k in range(n)))
+        for i in instructions
     ]
     best = [request_of(policy, i, (0,)) for i in instructions]
     greedy = dataclasses.replace(params, temperature=0.0, top_p=1.0, top_k=0)

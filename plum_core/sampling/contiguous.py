@@ -26,7 +26,7 @@ PREFILL_TOKENS = 2048  # of several cohorts in one forward, pads included: what 
 
 
 class ContiguousBatch:
-    """The live rows of one call, cohort after cohort."""
+    """The live rows of one call, cohort after cohort. alone: every prompt is prefilled by itself."""
 
     def __init__(
         self,
@@ -38,9 +38,11 @@ class ContiguousBatch:
         *,
         max_rows: int,
         cohort_rows: int,
+        alone: bool = False,
     ) -> None:
         self.weights, self.decoder, self.stats = weights, weights.decoder, stats
         like = self.decoder.head_weight
+        self.alone = alone
         self.waiting, self.exhausted = plan(requests, cohort_rows), False
         self.next: list[Piece] | None = None
         self.prefilled: dict[int, tuple[Prompts, Tensor]] = {}  # by request, while pieces of it wait
@@ -136,7 +138,7 @@ class ContiguousBatch:
         number = pieces[0].request_number
         prompts = self.prefilled.pop(number, None)
         if prompts is None:
-            prompts = prefill(self.decoder, [piece.request for piece in pieces])
+            prompts = prefill(self.decoder, [piece.request for piece in pieces], self.alone)
             self.stats.prefilled_prompts += len(pieces)
             self.stats.prefilled_tokens += sum(len(piece.request.token_ids) for piece in pieces)
         if pieces[0].more:

@@ -130,7 +130,8 @@ def draw_tokens(
     """``draw_`` with logits = hidden @ head.T, some rows at a time so that their logits stay in the cache.
 
     hidden: (R, D); head: (V, D). softcap: logits z become softcap * tanh(z / softcap). product: what multiplies by the
-    head where F.linear does not. native: by the compiled draw where ``params`` have neither filters nor penalties. A head that is itself larger than a cache is read once for all rows.
+    head where F.linear does not. native: by the compiled draw where ``params`` have neither filters nor penalties. A
+    head that is itself larger than a cache is read once for all rows.
     """
     small = head.numel() * head.element_size() <= SMALL_HEAD_BYTES
     cached = max(1, CACHED_BYTES // (4 * len(head)))

@@ -5,13 +5,14 @@ its weights in each step. Costs a second copy of the output head and of the matr
 stream. In fp32 it is another kernel than F.linear's, with other roundings.
 
 ``int8`` reads a quarter or half of the bytes, where few rows decode and reading weights is the work: another policy,
-whose log-probs are its own and not the trainer's.
+whose log-probs are its own and not the trainer's. ``tiled``: products whose sums do not depend on the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,8 @@ from plum_core.sampling.native import NativeCache, NativeStep
 from plum_models.attention import JoinedLinear
 from plum_models.decoder import Decoder, Layer, for_inference
 from plum_models.norms import RMSNorm
+
+TILE = 32  # rows of a product where products must not depend on the batch
 
 
 class Packed(nn.Module):
@@ -66,6 +69,25 @@ class Int8(nn.Module):
         return out.view(*x.shape[:-1], -1)
 
 
+class Tiled(nn.Module):
+    """x @ weight.T + bias, TILE rows at a time and never fewer: a row's sums do not depend on the rows beside it."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight, self.bias = weight.detach(), bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs)."""
+        flat = x.reshape(-1, x.shape[-1])
+        padded = F.pad(flat, (0, 0, 0, -len(flat) % TILE))  # a copy where tiles are not full; aligned in any case
+        out = flat.new_empty((len(padded), len(self.weight)))
+        transposed = self.weight.t()
+        for first in range(0, len(padded), TILE):
+            torch.mm(padded[first : first + TILE], transposed, out=out[first : first + TILE])
+        out = out[: len(flat)] if self.bias is None else out[: len(flat)] + self.bias
+        return out.view(*x.shape[:-1], -1)
+
+
 class OneCallNorm(nn.Module):
     """``plum_models.norms.RMSNorm`` of fp32 by torch's own."""
 
@@ -78,7 +100,8 @@ class OneCallNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-Product = Packed | Int8
+Product = Packed | Int8 | Tiled
+Kind = Literal["plain", "int8", "tiled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +132,16 @@ def can_pack(like: Tensor) -> bool:
     return like.device.type == "cpu" and torch.backends.mkldnn.is_available()
 
 
-def weights_of(decoder: Decoder, packed_rows: int = 0, native_rows: int = 0, int8: bool = False) -> Weights:
-    """The decoder's weights as they are now. packed_rows, native_rows: 0, or how many rows a step has at most."""
+def weights_of(decoder: Decoder, packed_rows: int = 0, native_rows: int = 0, kind: Kind = "plain") -> Weights:
+    """The decoder's weights as they are now. packed_rows, native_rows: 0, or how many rows a step has at most.
+
+    kind: ``int8`` or ``tiled`` products in place of the matrices.
+    """
     twin = for_inference(decoder)
     _call_norms_at_once(twin)
     product = None
-    if int8:
-        product = _replaced(twin, Int8)
+    if kind != "plain":
+        product = _replaced(twin, Int8 if kind == "int8" else Tiled)
     elif packed_rows:
         product = _replaced(twin, lambda weight, bias: Packed(weight, bias, packed_rows))
     step = LeanStep(twin) if can_run(twin.config) else None

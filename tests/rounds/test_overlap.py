@@ -14,7 +14,10 @@ from plum_core.sampling import SamplingParams
 from tests.conftest import ROOT
 
 TASKS = [
-    (Instruction(id=f"t{i}", prompt=f"Return the number {i}."), TestSuite(instruction_id=f"t{i}", tests=("assert f()",)))
+    (
+        Instruction(id=f"t{i}", prompt=f"Return the number {i}."),
+        TestSuite(instruction_id=f"t{i}", tests=("assert f()",)),
+    )
     for i in range(3)
 ]
 PARAMS = SamplingParams(max_new_tokens=40)

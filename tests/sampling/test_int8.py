@@ -38,7 +38,7 @@ def test_log_probs_are_those_of_the_quantised_policy_and_near_the_policys(policy
     decoder, tokenizer = policy
     prompts = [tuple(tokenizer.encode(f"# Return n + {i}.\ndef f(n):\n")) for i in range(6)]
     requests = [Request(id=f"{i}", token_ids=p, seeds=(i, 90 + i)) for i, p in enumerate(prompts)]
-    twin = weights_of(decoder, int8=True)
+    twin = weights_of(decoder, kind="int8")
     gaps = []
     for c in Sampler(decoder, tokenizer, int8=True, **options).sample(requests, SamplingParams(max_new_tokens=24)):
         prompt = prompts[int(c.request_id)]
@@ -46,9 +46,7 @@ def test_log_probs_are_those_of_the_quantised_policy_and_near_the_policys(policy
         with torch.inference_mode():
             states = twin.decoder(ids), decoder(ids)
             logits = twin.product(states[0]), decoder.logits(states[1])
-            own, plain = (
-                z[0].log_softmax(-1)[len(prompt) - 1 : -1].gather(1, drawn).squeeze(1) for z in logits
-            )
+            own, plain = (z[0].log_softmax(-1)[len(prompt) - 1 : -1].gather(1, drawn).squeeze(1) for z in logits)
         torch.testing.assert_close(torch.tensor(c.logprobs), own, atol=1e-4, rtol=0)
         gaps.append((own - plain).abs())
     gap = torch.cat(gaps)

@@ -1,4 +1,4 @@
-"""Decoding by compiled functions: the greedy ids of generate, the draws of the plain sampler, the trainer's log-probs."""
+"""Decoding by compiled functions: generate's greedy ids, the plain sampler's draws, the trainer's log-probs."""
 
 from __future__ import annotations
 
@@ -96,9 +96,7 @@ def test_greedy_ids_are_those_of_generate(tmp_path, monkeypatch, layout):
     prompts = [tuple(rng.randrange(4, VOCAB) for _ in range(1 + i % 23)) for i in range(64)]
     expected = {}
     for i, prompt in enumerate(prompts):
-        out = model.generate(
-            torch.tensor([prompt]), do_sample=False, max_new_tokens=10, eos_token_id=3, pad_token_id=0
-        )
+        out = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=10, eos_token_id=3, pad_token_id=0)
         expected[f"{i}"] = tuple(out[0, len(prompt) :].tolist())
     requests = [Request(id=f"{i}", token_ids=prompt, seeds=(i,)) for i, prompt in enumerate(prompts)]
     for rows in (1, 5, 64):
@@ -129,6 +127,23 @@ def test_bf16_log_probs_are_within_its_budget(decoder):
         mine.append((torch.tensor(c.logprobs) - exact).abs())
         trainers.append((other - exact).abs())
     assert torch.cat(mine).mean() <= 1.5 * torch.cat(trainers).mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_invariant_every_bit_depends_on_prompt_and_seed_alone(decoder, dtype):
+    twin = type(decoder)(decoder.config)
+    twin.load_state_dict(decoder.state_dict())
+    twin.to(dtype)
+    requests, params = make_requests(15, 4), SamplingParams(max_new_tokens=30)
+    first, *others = (
+        {
+            k: (c.token_ids, c.logprobs, c.sampled_logprobs)
+            for k, c in drawn(twin, asked, params, native=True, invariant=True, max_rows=rows, cohort_rows=1).items()
+        }
+        for asked, rows in ((requests, 64), (requests[::-1], 7), (requests[3::2], 41), (requests[:6], 1))
+    )
+    for other in others:
+        assert all(first[key] == value for key, value in other.items())
 
 
 def test_cancelling_and_an_update_in_the_middle(decoder):

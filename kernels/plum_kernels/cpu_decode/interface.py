@@ -92,13 +92,16 @@ def attend(
         qkv=(qkv, (rows, (heads + 2 * groups) * width), qkv.dtype),
         out=(out, (rows, heads * width), qkv.dtype),
         sin=(turns[1], (len(turns[0]), width), real),
-        **{n: (x, (rows,), torch.int64) for n, x in (("positions", positions), ("owners", owners), ("lengths", lengths))},
+        **{
+            n: (x, (rows,), torch.int64)
+            for n, x in (("positions", positions), ("owners", owners), ("lengths", lengths))
+        },
     )
     if len(own[0]) < rows or work.numel() < work_size(heads, groups, width, places, own_places):
         raise ValueError(f"room for {len(own[0])} of {rows} rows, and {work.numel()} numbers of work")
     _call(
-        "attend", qkv, *turns, positions, owners, lengths, *prompts, *own, out, work, rows, heads, groups, width, places,
-        own_places, width**-0.5,
+        "attend", qkv, *turns, positions, owners, lengths, *prompts, *own, out, work, rows, heads, groups, width,
+        places, own_places, width**-0.5,
     )  # fmt: skip
 
 

@@ -40,7 +40,8 @@ ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = 8  # of each prompt
 THEIRS = "transformers generate"
 ENGINES = (
-    "plum", "plum, packed", "plum, native", "plum, native, packed", "plum, kv budget", "plum, kv budget, packed", THEIRS,
+    "plum", "plum, packed", "plum, native", "plum, native, packed", "plum, kv budget",
+    "plum, kv budget, packed", THEIRS,
 )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def added(linear: nn.Module) -> Added:
     """The sum of a residual and a linear layer's answer as one call where the layer is a plain matrix."""
     own = getattr(linear, "added", None)
     if own is not None:
-        return own  # type: ignore[no-any-return]
+        return own
     if type(linear) is not nn.Linear or linear.bias is not None:
         return lambda residual, x: residual + linear(x)
     transposed = linear.weight.t()
@@ -53,25 +53,25 @@ class LeanStep:
         self.layers = []
         for layer in decoder.layers:
             assert isinstance(layer, Layer) and isinstance(layer.self_attn, Attention)  # ``can_run``
-            out = added(layer.self_attn.o_proj)
-            down = added(layer.mlp.down_proj) if isinstance(layer.mlp, GatedMLP) and layer.mlp.joined else None
-            self.layers.append((layer, out, down))
+            mlp = layer.mlp if isinstance(layer.mlp, GatedMLP) else None
+            down = None if mlp is None else added(mlp.down_proj)
+            self.layers.append((layer, layer.self_attn, added(layer.self_attn.o_proj), mlp, down))
 
     def __call__(self, token_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """(R,) int64 ids and their positions to (R, D), the state after the final norm."""
         x = F.embedding(token_ids, self.decoder.embed_tokens.weight)
         turn = self._turning(positions)
-        for number, (layer, out, down) in enumerate(self.layers):
-            q, k, v = self._heads(layer.self_attn, layer.input_layernorm(x), turn)
+        for number, (layer, attention, out, mlp, down) in enumerate(self.layers):
+            q, k, v = self._heads(attention, layer.input_layernorm(x), turn)
             attended = attend(number, q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1))
             x = out(x, attended.view(len(x), -1))
             normed = layer.post_attention_layernorm(x)
-            if down is None:
+            if mlp is None or mlp.joined is None or down is None:
                 x = x + layer.mlp(normed.unsqueeze(1)).squeeze(1)
             else:
-                inner = layer.mlp.joined(normed)
+                inner = mlp.joined(normed)
                 half = inner.shape[1] // 2
-                x = down(x, layer.mlp.act(inner[:, :half]).mul_(inner[:, half:]))
+                x = down(x, mlp.act(inner[:, :half]).mul_(inner[:, half:]))
         return self.decoder.norm(x)
 
     def _turning(self, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from plum_core.sampling import lean
 from plum_core.sampling.prefill import Prompts
@@ -137,6 +137,13 @@ def into(linear: Joined, rows: int) -> Joined:
     return lambda x: torch.addmm(bias, x, transposed, out=room[: len(x)])
 
 
+def scale_of(norm: nn.Module) -> Tensor:
+    """The norm's weight in fp32."""
+    weight = norm.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach().float().contiguous()
+
+
 class NativeStep:
     """One token a row through the decoder. ``decoder``: of ``for_inference``; ``why_not`` of it must be None."""
 
@@ -154,15 +161,15 @@ class NativeStep:
             assert isinstance(layer.mlp, GatedMLP) and layer.self_attn.joined and layer.mlp.joined
             self.layers.append(
                 (
-                    layer.input_layernorm.weight.detach().float().contiguous(),
+                    scale_of(layer.input_layernorm),
                     into(layer.self_attn.joined, rows),
                     lean.added(layer.self_attn.o_proj),
-                    layer.post_attention_layernorm.weight.detach().float().contiguous(),
+                    scale_of(layer.post_attention_layernorm),
                     into(layer.mlp.joined, rows),
                     lean.added(layer.mlp.down_proj),
                 )
             )
-        self.last = decoder.norm.weight.detach().float().contiguous()
+        self.last = scale_of(decoder.norm)
 
     def __call__(self, token_ids: Tensor, positions: Tensor, cache: NativeCache) -> Tensor:
         """(R,) int64 ids and their positions to (R, D), the state after the final norm."""

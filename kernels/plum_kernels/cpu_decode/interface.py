@@ -28,7 +28,7 @@ def compiled(name: str, dtype: torch.dtype) -> Function:
     """A function of decode.cpp for fp32 or bf16, on addresses and numbers: nothing is checked."""
     if dtype not in DTYPES:
         raise ValueError(f"{name} takes fp32 or bf16, got {dtype}")
-    return getattr(library(), f"plum_{name}_{DTYPES[dtype]}")  # type: ignore[no-any-return]
+    return getattr(library(), f"plum_{name}_{DTYPES[dtype]}")
 
 
 def _call(name: str, *arguments: Tensor | int | float) -> None:

@@ -178,7 +178,8 @@ def lines(rows: list[Graded], names: list[str], ks: Sequence[int], before: list[
 
 
 def run(config: EvaluateConfig) -> None:
-    with bench(max_rows=config.max_rows, execution=config.execution, device=config.device, quiet=config.quiet) as place:
+    sampler = {"max_rows": config.max_rows}
+    with bench(sampler=sampler, execution=config.execution, device=config.device, quiet=config.quiet) as place:
         (own_tasks if config.benchmark is None else benchmark)(config, place)
 
 

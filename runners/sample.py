@@ -49,7 +49,7 @@ def run(config: SampleConfig) -> None:
     tasks = read_tasks(config.instructions, config.tests) if config.tests else []
     instructions = [i for i, _ in tasks] or list(read_jsonl(config.instructions, Instruction))
     draw = config.sampling
-    with bench(max_rows=draw.max_rows, device=config.device, quiet=config.quiet, prompts=config.prompts) as place:
+    with bench(sampler=draw.options(), device=config.device, quiet=config.quiet, prompts=config.prompts) as place:
         policy = place.engine.policy(config.policy)
 
         def work(chunk: list[Instruction]) -> tuple[list[Sample], Tally]:

@@ -9,6 +9,7 @@ attended to: the causal default for training, a cache that lives in the sampler 
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from plum_models.recompute import call
 from plum_models.rope import rotary_tables
 
 Tables = tuple[Tensor, Tensor]  # cos and signed sin
+M = TypeVar("M", bound=nn.Module)
 
 
 def make_mlp(c: DecoderConfig, layer: int) -> nn.Module:
@@ -119,8 +121,7 @@ def for_inference(decoder: Decoder) -> Decoder:
 
     The joined matrices are copies of the weights as they are now; every other weight is shared with ``decoder``.
     """
-    shared = {id(p): p for p in decoder.parameters()}  # what deepcopy takes for copied already
-    twin = copy.deepcopy(decoder, shared)
+    twin = _twin(decoder)
     for layer in twin.layers:
         assert isinstance(layer, Layer)  # a ModuleList has no types of its own
         attention, mlp = layer.self_attn, layer.mlp
@@ -129,3 +130,12 @@ def for_inference(decoder: Decoder) -> Decoder:
         if isinstance(mlp, GatedMLP):
             mlp.joined = joined([mlp.gate_proj, mlp.up_proj])
     return twin
+
+
+def _twin(module: M) -> M:
+    """The module with modules of its own all the way down, and the same tensors."""
+    out = copy.copy(module)
+    out.__dict__["_parameters"] = dict(module._parameters)
+    out.__dict__["_buffers"] = dict(module._buffers)
+    out.__dict__["_modules"] = {name: m if m is None else _twin(m) for name, m in module._modules.items()}
+    return out

@@ -113,6 +113,16 @@ def _stretched_theta(positions: Tensor, width: int, theta: float, rope: Rope, li
     return grown.unsqueeze(-1)
 
 
+def frequencies(width: int, theta: float, rope: Rope, device: torch.device) -> Tensor:
+    """(R/2,) fp32: the turn of each pair from one position to the next, of every kind but ``dynamic``."""
+    plain = _frequencies(width, theta, device)
+    if rope.kind == "linear":
+        return plain / rope.factor
+    if rope.kind == "llama3":
+        return _llama3(plain, rope)
+    return _yarn(plain, rope, theta) if rope.kind == "yarn" else plain
+
+
 def rotary_tables(positions: Tensor, width: int, theta: float, rope: Rope, limit: int) -> tuple[Tensor, Tensor]:
     """cos and signed sin of the angles position * frequency, each (..., S, R) fp32.
 
@@ -120,16 +130,10 @@ def rotary_tables(positions: Tensor, width: int, theta: float, rope: Rope, limit
     reads it. Both halves of the half-split layout side by side; the sine carries the minus sign of its first half.
     """
     if rope.kind == "dynamic":
-        frequencies = _frequencies(width, _stretched_theta(positions, width, theta, rope, limit), positions.device)
+        turns = _frequencies(width, _stretched_theta(positions, width, theta, rope, limit), positions.device)
     else:
-        frequencies = _frequencies(width, theta, positions.device)
-    if rope.kind == "linear":
-        frequencies = frequencies / rope.factor
-    elif rope.kind == "llama3":
-        frequencies = _llama3(frequencies, rope)
-    elif rope.kind == "yarn":
-        frequencies = _yarn(frequencies, rope, theta)
-    angles = positions.float().unsqueeze(-1) * frequencies
+        turns = frequencies(width, theta, rope, positions.device)
+    angles = positions.float().unsqueeze(-1) * turns
     cos, sin = angles.cos(), angles.sin()
     if rope.attention_factor != 1:
         cos, sin = cos * rope.attention_factor, sin * rope.attention_factor

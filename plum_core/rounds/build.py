@@ -12,7 +12,7 @@ from plum_core.training import World
 def make_engine(config: RunConfig, world: World | None = None) -> LocalEngine:
     """Models and sandbox of this rank; close it at the end."""
     return LocalEngine(
-        max_rows=config.sampling.max_rows,
+        sampler=config.sampling.options(),
         execution=config.execution,
         device=config.device,
         world=world,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from plum_core.execution import Limits
 from plum_core.preferences import SelectionConfig
@@ -58,12 +58,33 @@ class DrawConfig:
     max_new_tokens: int = 128
     max_rows: int = 512
     """Samples that decode together."""
+    kv_tokens: int | None = None
+    """Keys and values of so many tokens are held at most, in blocks; without it, what max_rows rows need."""
+    speculate: int = 0
+    """Tokens at most that are foretold by copying; needs kv_tokens. What is drawn stays the same."""
+    packed: bool = False
+    """Matrices in oneDNN's layout, on a CPU: faster at some sizes, for a second copy of them."""
+    native: bool = False
+    """On a CPU and without kv_tokens: decode by functions compiled where they run; needs a C++ compiler."""
+    int8: bool = False
+    """Decode with weights of 8 bits, quantised from the policy: other samples, whose log-probs are not the policy's."""
+    invariant: bool = False
+    """With native: every bit of a sample is a function of its prompt and seed, whatever the batch; slower."""
     chunk: int = 32
     """Instructions a unit of work: what a kill can cost, and what ranks share out."""
 
     def __post_init__(self) -> None:
         _at_least_one(self, "n", "max_rows", "chunk")
         self.params()
+        if self.speculate and self.kv_tokens is None:
+            raise ValueError(f"speculate={self.speculate} needs a budget: give kv_tokens")
+        if self.native and self.kv_tokens is not None:
+            raise ValueError(f"native decoding has no budget, got kv_tokens={self.kv_tokens}: leave one of them out")
+
+    def options(self) -> dict[str, Any]:
+        """Of the Sampler that draws them."""
+        names = ("max_rows", "kv_tokens", "speculate", "packed", "native", "int8", "invariant")
+        return {name: getattr(self, name) for name in names}
 
     def params(self) -> SamplingParams:
         """As the sampler takes them."""

@@ -112,10 +112,12 @@ def find_device(name: str) -> torch.device:
 class LoadedPolicy:
     """A checkpoint in memory, with its sampler."""
 
-    def __init__(self, folder: Path, device: torch.device, max_rows: int, prompts: PromptStyle = "comment") -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, sampler: Mapping[str, Any], prompts: PromptStyle = "comment"
+    ) -> None:
         decoder, self.tokenizer = plum_models.load(folder)
         self.prompts = Prompts(self.tokenizer, prompts)
-        self.decoder, self.max_rows = decoder.to(device), max_rows
+        self.decoder, self.options = decoder.to(device), sampler
 
     @cached_property
     def fingerprint(self) -> str:
@@ -124,7 +126,7 @@ class LoadedPolicy:
     @cached_property
     def sampler(self) -> Sampler:
         """Made when it is first asked for: it joins weights by copy, which training has no use for."""
-        return Sampler(self.decoder, self.tokenizer, max_rows=self.max_rows)
+        return Sampler(self.decoder, self.tokenizer, **self.options)
 
     @property
     def parameters(self) -> int:
@@ -158,13 +160,14 @@ class LocalEngine:
     def __init__(
         self,
         *,
-        max_rows: int,
         execution: ExecutionConfig,
+        sampler: Mapping[str, Any] | None = None,
         device: str = "auto",
         world: World | None = None,
         prompts: PromptStyle = "comment",
     ) -> None:
-        self.max_rows, self.execution, self.prompts = max_rows, execution, prompts
+        self.sampler: Mapping[str, Any] = sampler or {}  # options of every policy's Sampler
+        self.execution, self.prompts = execution, prompts
         self.device, self.world = find_device(device), world or World()
         self._loaded: tuple[Path, LoadedPolicy] | None = None
         self._executor: Executor | None = None
@@ -172,7 +175,7 @@ class LocalEngine:
     def policy(self, folder: Path) -> Policy:
         if self._loaded is None or self._loaded[0] != folder:
             self._loaded = None  # before the next is read: two need not fit
-            self._loaded = (folder, LoadedPolicy(folder, self.device, self.max_rows, self.prompts))
+            self._loaded = (folder, LoadedPolicy(folder, self.device, self.sampler, self.prompts))
         return self._loaded[1]
 
     @property
@@ -203,7 +206,7 @@ class LocalEngine:
         on_step: OnStep,
     ) -> Trained:
         self._loaded = None
-        policy = LoadedPolicy(start, self.device, self.max_rows, self.prompts)
+        policy = LoadedPolicy(start, self.device, self.sampler, self.prompts)
         total = planned_steps(records, config)
         result = train_round(
             policy.decoder,

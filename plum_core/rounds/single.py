@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,20 +76,23 @@ class Bench:
 @contextmanager
 def bench(
     *,
-    max_rows: int = 512,
+    sampler: Mapping[str, Any] | None = None,
     execution: ExecutionConfig | None = None,
     device: str = "auto",
     quiet: bool = False,
     prompts: PromptStyle = "comment",
 ) -> Iterator[Bench]:
-    """A bench that is cleared at the end, whatever happens. SIGTERM ends the block, and the program with status 0."""
+    """A bench that is cleared at the end, whatever happens. SIGTERM ends the block, and the program with status 0.
+
+    sampler: options of every policy's Sampler.
+    """
     die_with_parent()
     with ends_on_sigterm(world_size()), ExitStack() as stack:
         world = init_world()
         stack.callback(world.close)
         display = stack.enter_context(Display(make_console())) if world.is_main and not quiet else None
         engine = LocalEngine(
-            max_rows=max_rows, execution=execution or ExecutionConfig(), device=device, world=world, prompts=prompts
+            sampler=sampler, execution=execution or ExecutionConfig(), device=device, world=world, prompts=prompts
         )
         yield Bench(stack.enter_context(engine), world, display)
 

@@ -32,16 +32,16 @@ def draw_samples(
 ) -> list[Sample]:
     """``n`` samples an instruction, by instruction and index. Seeds: (run, round, instruction, index)."""
     requests = [
-        _request(policy, i, tuple(coordinate_seed(seed, "sample", round_, i.id, k) for k in range(n)))
+        request_of(policy, i, tuple(coordinate_seed(seed, "sample", round_, i.id, k) for k in range(n)))
         for i in instructions
     ]
     return [
-        _sample(instruction, request, completion, policy)
+        sample_of(instruction, request, completion, policy)
         for instruction, request, completion in _in_order(policy, instructions, requests, params)
     ]
 
 
-def _request(policy: Policy, instruction: Instruction, seeds: tuple[int, ...]) -> Request:
+def request_of(policy: Policy, instruction: Instruction, seeds: tuple[int, ...]) -> Request:
     return Request(id=instruction.id, token_ids=policy.encode_prompt(policy.render(instruction)), seeds=seeds)
 
 
@@ -57,7 +57,7 @@ def _in_order(
             yield instruction, request, completion
 
 
-def _sample(instruction: Instruction, request: Request, completion: Completion, policy: Policy) -> Sample:
+def sample_of(instruction: Instruction, request: Request, completion: Completion, policy: Policy) -> Sample:
     return Sample(
         instruction_id=instruction.id,
         index=completion.index,
@@ -121,9 +121,10 @@ def evaluate_tasks(
     """
     instructions = [i for i, _ in tasks]
     drawn = [
-        _request(policy, i, tuple(coordinate_seed(seed, "evaluation", i.id, k) for k in range(n))) for i in instructions
+        request_of(policy, i, tuple(coordinate_seed(seed, "evaluation", i.id, k) for k in range(n)))
+        for i in instructions
     ]
-    best = [_request(policy, i, (0,)) for i in instructions]
+    best = [request_of(policy, i, (0,)) for i in instructions]
     greedy = dataclasses.replace(params, temperature=0.0, top_p=1.0, top_k=0)
     answers = {
         name: text

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from plum_core.sampling.cache import Cache
+from plum_core.sampling.native import NativeCache
 from plum_core.sampling.params import Completion, Request, SamplingParams
 from plum_core.sampling.plan import Piece, plan
 from plum_core.sampling.prefill import Prompts, prefill
@@ -21,9 +22,11 @@ from plum_core.sampling.stats import SamplerStats
 from plum_core.sampling.weights import Weights
 from plum_models.tokenizer import Tokenizer
 
+PREFILL_TOKENS = 2048  # of several cohorts in one forward, pads included: what it holds of each layer stays small
+
 
 class ContiguousBatch:
-    """The live rows of one call, cohort after cohort."""
+    """The live rows of one call, cohort after cohort. alone: every prompt is prefilled by itself."""
 
     def __init__(
         self,
@@ -35,16 +38,19 @@ class ContiguousBatch:
         *,
         max_rows: int,
         cohort_rows: int,
+        alone: bool = False,
     ) -> None:
         self.weights, self.decoder, self.stats = weights, weights.decoder, stats
         like = self.decoder.head_weight
+        self.alone = alone
         self.waiting, self.exhausted = plan(requests, cohort_rows), False
         self.next: list[Piece] | None = None
         self.prefilled: dict[int, tuple[Prompts, Tensor]] = {}  # by request, while pieces of it wait
         rows = max_rows
         if isinstance(requests, Sequence):
             rows = min(rows, sum(len(r.seeds) for r in requests if r is not None))
-        self.cache = Cache(self.decoder.config, rows, like)
+        kind = Cache if weights.native is None else NativeCache
+        self.cache = kind(self.decoder.config, rows, like)
         self.rows = Rows(tokenizer, params, rows, like.device)
         self.cancelled: set[str] = set()
 
@@ -69,10 +75,28 @@ class ContiguousBatch:
     def advance(self) -> list[Completion]:
         """Let in what fits, then draw one token for every live row; the samples that this finished."""
         done = self._cancel_live() if self.cancelled else []
-        while (cohort := self._peek()) is not None and sum(map(len, cohort)) <= len(self.rows.free):
-            self.next = None
+        while cohort := self._entering():
             done += self._admit(cohort)
         return done + self._step() if len(self.rows) else done
+
+    def _entering(self) -> list[Piece]:
+        """Who enters now, with one prefill: cohorts as long as rows are free and their prompts are not too many."""
+        pieces: list[Piece] = []
+        while (cohort := self._peek()) is not None:
+            several = [*pieces, *cohort]
+            longest = max(len(piece.request.token_ids) for piece in several)
+            if sum(map(len, several)) > len(self.rows.free):
+                break
+            if pieces and (self._is_part(cohort[0]) or longest * len(several) > PREFILL_TOKENS):
+                break
+            pieces, self.next = several, None
+            if self._is_part(cohort[0]):
+                break
+        return pieces
+
+    def _is_part(self, piece: Piece) -> bool:
+        """Of a request in several pieces, which are prefilled once and enter alone."""
+        return len(piece) < len(piece.request.seeds)
 
     def _peek(self) -> list[Piece] | None:
         if self.next is None and not self.exhausted:
@@ -114,7 +138,7 @@ class ContiguousBatch:
         number = pieces[0].request_number
         prompts = self.prefilled.pop(number, None)
         if prompts is None:
-            prompts = prefill(self.decoder, [piece.request for piece in pieces])
+            prompts = prefill(self.decoder, [piece.request for piece in pieces], self.alone)
             self.stats.prefilled_prompts += len(pieces)
             self.stats.prefilled_tokens += sum(len(piece.request.token_ids) for piece in pieces)
         if pieces[0].more:
@@ -122,12 +146,9 @@ class ContiguousBatch:
         return prompts
 
     def _step(self) -> list[Completion]:
-        columns = self.cache.own.shape[4]
-        self.cache.begin_step()
-        if self.cache.own.shape[4] != columns:
-            self._count_bytes()
         state = self.rows.state
-        hidden = self.decoder(state[0].unsqueeze(-1), state[1].unsqueeze(-1), self.cache.attend)
+        hidden = self.weights.decode(state[0], state[1], self.cache)
+        self._count_bytes()
         self.stats.decode_steps += 1
         self.stats.decode_tokens += len(self.rows)
         return self._take(hidden, 0)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plum_core.sampling.params import SamplingParams
 from plum_core.sampling.penalties import Past, penalise
+from plum_kernels.cpu_decode.interface import draw as cpu_draw
 from plum_models.attention import soft_cap
 
 BLOCK = 64  # of the two-level draw: block sums first, then inside the one block that was chosen
@@ -98,8 +99,7 @@ def draw_(
     logits: (R, V) fp32; seeds, positions: (R,) int64. past: what penalties count, given where ``params`` has any.
     Returns (R,) int64, (R,) fp32, (R,) fp32.
     """
-    plain = params.temperature == 1 and not params.top_k and params.top_p == 1 and not params.min_p
-    if plain and past is None:
+    if params.temperature == 1 and not params.filters and past is None:
         weights, sums = exponentials_(logits)
         token = inverse_cdf(weights, sums, uniform(seeds, positions))
         logprob = _chosen(weights, sums, token)
@@ -125,11 +125,13 @@ def draw_tokens(
     softcap: float | None = None,
     past: Past | None = None,
     product: Callable[[Tensor], Tensor] | None = None,
+    native: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``draw_`` with logits = hidden @ head.T, some rows at a time so that their logits stay in the cache.
 
     hidden: (R, D); head: (V, D). softcap: logits z become softcap * tanh(z / softcap). product: what multiplies by the
-    head where F.linear does not. A head that is itself larger than a cache is read once for all rows.
+    head where F.linear does not. native: by the compiled draw where ``params`` have neither filters nor penalties. A
+    head that is itself larger than a cache is read once for all rows.
     """
     small = head.numel() * head.element_size() <= SMALL_HEAD_BYTES
     cached = max(1, CACHED_BYTES // (4 * len(head)))
@@ -137,9 +139,14 @@ def draw_tokens(
     for rows in _slices(len(hidden), cached if small else len(hidden)):
         logits = F.linear(hidden[rows], head) if product is None else product(hidden[rows])
         # logits of two bytes are widened for the draw: few at a time, where all of them would pass through memory
-        drawn = _slices(len(logits), len(logits) if small or logits.dtype == torch.float32 else WIDENED * cached)
+        whole = small or logits.dtype == torch.float32 or native
+        drawn = _slices(len(logits), len(logits) if whole else WIDENED * cached)
         for some in drawn:
             at = slice(rows.start + some.start, rows.start + some.stop)
+            if native and past is None and not params.filters:
+                capped = soft_cap(logits[some], softcap)
+                parts.append(cpu_draw(capped, seeds[at].contiguous(), positions[at].contiguous(), params.temperature))
+                continue
             before = None if past is None else Past(past.prompt[at], past.drawn[at])
             parts.append(draw_(soft_cap(logits[some], softcap).float(), seeds[at], positions[at], params, before))
     if len(parts) == 1:

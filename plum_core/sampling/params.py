@@ -51,6 +51,11 @@ class SamplingParams:
             raise ValueError(f"sampling.max_new_tokens must be at least 1, got {self.max_new_tokens}")
 
     @property
+    def filters(self) -> bool:
+        """Whether some tokens are left out."""
+        return bool(self.top_k or self.top_p < 1 or self.min_p)
+
+    @property
     def penalises(self) -> bool:
         """Whether a draw depends on the ids before it by more than the logits."""
         return self.repetition_penalty != 1 or bool(self.presence_penalty or self.frequency_penalty)

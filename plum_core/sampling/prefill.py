@@ -39,11 +39,18 @@ class Prompts:
         return Prompts(torch.cat(both, 2), torch.cat((self.lengths, other.lengths)))
 
 
-def prefill(decoder: Decoder, requests: Sequence[Request]) -> tuple[Prompts, Tensor]:
+def prefill(decoder: Decoder, requests: Sequence[Request], alone: bool = False) -> tuple[Prompts, Tensor]:
     """The prompts, and (P, D) the state after each one's last token.
 
-    One forward over right-padded prompts: a pad is behind every real token, so it is never attended to.
+    One forward over right-padded prompts: a pad is behind every real token, so it is never attended to. alone: a
+    forward for each, where no bit may depend on the others.
     """
+    if alone and len(requests) > 1:
+        prompts, states = prefill(decoder, requests[:1])
+        for request in requests[1:]:
+            more, state = prefill(decoder, [request])
+            prompts, states = prompts.join(more), torch.cat((states, state))
+        return prompts, states
     device = decoder.head_weight.device
     lengths = torch.tensor([len(r.token_ids) for r in requests], device=device)
     longest = max(len(r.token_ids) for r in requests)

@@ -119,16 +119,19 @@ class Rows:
         head, cap, params = weights.decoder.head_weight, weights.decoder.config.logit_softcap, self.params
         past = None if self.history is None else self.history.of(places, drawn, self.ids)
         if proposed is None:
-            token, *logprobs = draw_tokens(hidden[:, 0], head, seeds, drawn, params, cap, past, weights.product)
-            self.ids[places, drawn] = token
-            for kind, logprob in enumerate(logprobs):
-                self.logprobs[kind, places, drawn] = logprob
+            token, *logprobs = draw_tokens(
+                hidden[:, 0], head, seeds, drawn, params, cap, past, weights.product, weights.native is not None
+            )
+            at = places * self.ids.shape[1] + drawn
+            self.ids.view(-1).scatter_(0, at, token)
+            for kind, logprob in zip(self.logprobs, logprobs, strict=True):
+                kind.view(-1).scatter_(0, at, logprob)
             state[0] = token
             state[1:3] += 1
         else:
             self._take_several(state, hidden, proposed, weights)
             token = state[0]
-        ended = torch.isin(token, self.ends)
+        ended = self._ended(token)
         if params.stop:
             finished = ended | self._stopped_by_string(places, drawn) | (drawn >= params.max_new_tokens)
         else:
@@ -137,6 +140,15 @@ class Rows:
         if not len(which):
             return [], []
         return self._completions(places[which], ended[which], drawn[which]), (which + first).tolist()
+
+    def _ended(self, token: Tensor) -> Tensor:
+        """(R,) bool: which ids are ends."""
+        if len(self.ends) > 2:
+            return torch.isin(token, self.ends)
+        ended = torch.zeros_like(token, dtype=torch.bool)
+        for end in self.ends:  # one or two, as usual: comparisons are cheaper than isin
+            ended |= token == end
+        return ended
 
     def _take_several(self, state: Tensor, hidden: Tensor, proposed: Tensor, weights: Weights) -> None:
         _, _, drawn, seeds, places = state

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 
 from plum_core.sampling.contiguous import ContiguousBatch
+from plum_core.sampling.native import why_not
 from plum_core.sampling.paged import PagedBatch
 from plum_core.sampling.params import Completion, Request, SamplingParams
 from plum_core.sampling.stats import SamplerStats
 from plum_core.sampling.weights import Weights, can_pack, weights_of
+from plum_kernels.cpu_decode.build import library
 from plum_models.decoder import Decoder
 from plum_models.tokenizer import Tokenizer
 
@@ -39,6 +41,12 @@ class Sampler:
     speculate: with a budget, how many tokens at most are foretold by copying from the prompt and the sample itself
     where the last ``MATCH`` tokens (``speculate.py``) stood there before. What is drawn stays the same.
     packed: on a CPU, matrices laid out for products of few rows (``weights.py``): faster, for a second copy of some.
+    native: on a CPU and without a budget, decode by functions that are compiled where they run (``native.py``): fp32
+    and bf16 in the layouts of Llama and Qwen2. Other roundings than torch's operators.
+    int8: on a CPU, all matrices but the embedding as whole numbers of 8 bits, quantised at each call and update. It
+    pays for one row. Samples and log-probs are those of the quantised policy: a trainer must compute its own.
+    invariant: native decoding whose every bit is a function of prompt and seed: prompts are prefilled one by one and
+    products take a fixed number of rows. Slower (see the README).
     """
 
     def __init__(
@@ -53,6 +61,9 @@ class Sampler:
         step_tokens: int | None = None,
         speculate: int = 0,
         packed: bool = False,
+        native: bool = False,
+        int8: bool = False,
+        invariant: bool = False,
     ) -> None:
         cohort_rows = min(max_rows, max(16, max_rows // 8)) if cohort_rows is None else cohort_rows
         if not 1 <= cohort_rows <= max_rows:
@@ -70,7 +81,23 @@ class Sampler:
             raise ValueError(
                 f"packed needs a CPU and torch with oneDNN, the decoder is on {decoder.head_weight.device}"
             )
-        self.decoder, self.tokenizer, self.packed = decoder, tokenizer, packed
+        if int8 and (packed or decoder.head_weight.device.type != "cpu"):
+            raise ValueError(
+                f"int8 needs a CPU and no packed weights, got {decoder.head_weight.device} and packed={packed}"
+            )
+        if invariant and not (native and not packed and not int8):
+            raise ValueError(
+                "invariant decoding is native, with neither packed nor int8 weights: give native=True alone"
+            )
+        if native:
+            reason = (
+                "it has no budget: leave kv_tokens out" if kv_tokens else why_not(decoder.config, decoder.head_weight)
+            )
+            if reason is not None:
+                raise ValueError(f"native decoding cannot run: {reason}")
+            library()  # compiled now, or refused
+        self.decoder, self.tokenizer, self.packed, self.native, self.int8 = decoder, tokenizer, packed, native, int8
+        self.invariant = invariant
         self.max_rows, self.cohort_rows = max_rows, cohort_rows
         self.kv_tokens, self.kv_block, self.speculate = kv_tokens, kv_block, speculate
         self.step_tokens = rows + 512 if step_tokens is None else step_tokens
@@ -144,7 +171,12 @@ class Sampler:
                 batch.update(weights, self.version)
 
     def _weights(self) -> Weights:
-        return weights_of(self.decoder, self.max_rows if self.packed else 0)
+        return weights_of(
+            self.decoder,
+            packed_rows=self.max_rows if self.packed else 0,
+            native_rows=self.max_rows if self.native else 0,
+            kind="int8" if self.int8 else "tiled" if self.invariant else "plain",
+        )
 
     def _awake(self) -> None:
         if self.asleep:
@@ -183,6 +215,7 @@ class Sampler:
                 self.stats,
                 max_rows=self.max_rows,
                 cohort_rows=self.cohort_rows,
+                alone=self.invariant,
             )
         return PagedBatch(
             self._weights(),

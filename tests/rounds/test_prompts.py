@@ -146,7 +146,7 @@ def chat_run(tmp_path: Path) -> tuple[Rounds, Tokenizer]:
     draw = dataclasses.replace(config.sampling, n=40)  # a random policy seldom stops, and a cut sample is never chosen
     select = dataclasses.replace(config.selection, unrunnable=True)  # hardly anything that it says is Python
     config = dataclasses.replace(config, prompts="chat", tasks=files, device="cpu", sampling=draw, selection=select)
-    engine = ByName(max_rows=64, execution=config.execution, device="cpu", prompts=config.prompts)
+    engine = ByName(sampler={"max_rows": 64}, execution=config.execution, device="cpu", prompts=config.prompts)
     return Rounds(config, JsonlSource(files), engine, argv=["plum"]), tokenizer
 
 

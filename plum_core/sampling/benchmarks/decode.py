@@ -38,7 +38,11 @@ from plum_models.families import to_json
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = 8  # of each prompt
-ENGINES = ("plum", "plum, packed", "plum, kv budget", "plum, kv budget, packed", "transformers generate")
+THEIRS = "transformers generate"
+ENGINES = (
+    "plum", "plum, packed", "plum, native", "plum, native, packed", "plum, kv budget",
+    "plum, kv budget, packed", THEIRS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +54,14 @@ class Config:
     threads: tuple[int, ...] = (1, 2)
     prompt_tokens: int = 64
     new_tokens: int = 64
+    engines: tuple[str, ...] = ENGINES
     passes: int = 3  # of every engine, after one that is not counted
     save: bool = False  # write JSON and Markdown below
     results: Path = field(default_factory=lambda: Path(__file__).parent / "results")
 
     def __post_init__(self) -> None:
+        if THEIRS not in self.engines or not set(self.engines) <= set(ENGINES):
+            raise ValueError(f"engines must be of {', '.join(ENGINES)}, the last among them; got {self.engines}")
         if min(*self.threads, self.prompt_tokens, self.new_tokens, self.passes) < 1:
             raise ValueError("threads, prompt_tokens, new_tokens and passes must be at least 1")
 
@@ -120,6 +127,7 @@ def ours(decoder: Decoder, requests: list[Request], new: int, name: str) -> Call
         max_rows=rows,
         kv_tokens=tokens if "budget" in name else None,
         packed="packed" in name,
+        native="native" in name,
     )
     params = SamplingParams(max_new_tokens=new)
     return lambda: sum(len(c.token_ids) for c in sampler.sample(requests, params))
@@ -141,14 +149,16 @@ def generate(model: Any, requests: list[Request], new: int) -> Callable[[], int]
 def check(decoder: Decoder, model: Any, requests: list[Request]) -> None:
     """SystemExit where greedy ids differ: no speed without correctness."""
     params = SamplingParams(temperature=0, max_new_tokens=6)
-    found = {c.request_id: c.token_ids for c in Sampler(decoder, Endless()).sample(requests, params) if not c.index}  # type: ignore[arg-type]
+    samplers = [Sampler(decoder, Endless(), native=native) for native in (False, True)]  # type: ignore[arg-type]
     ids = torch.tensor([r.token_ids for r in requests])
     out = model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, pad_token_id=0, eos_token_id=None
     )
-    for request, row in zip(requests, out[:, ids.shape[1] :].tolist(), strict=True):
-        if list(found[request.id]) != row:
-            raise SystemExit(f"greedy ids of prompt {request.id} are {found[request.id]}, generate's are {row}")
+    for sampler in samplers:
+        found = {c.request_id: c.token_ids for c in sampler.sample(requests, params)}
+        for request, row in zip(requests, out[:, ids.shape[1] :].tolist(), strict=True):
+            if list(found[request.id]) != row:
+                raise SystemExit(f"greedy ids of prompt {request.id} are {found[request.id]}, generate's are {row}")
 
 
 def measure(shape: str, dtype: str, config: Config) -> list[dict[str, object]]:
@@ -159,22 +169,24 @@ def measure(shape: str, dtype: str, config: Config) -> list[dict[str, object]]:
     if dtype == "float32":
         torch.set_num_threads(max(config.threads))
         check(decoder, model, [Request(id=r.id, token_ids=r.token_ids, seeds=r.seeds[:1]) for r in requests])
-    works = (
-        *(ours(decoder, requests, config.new_tokens, name) for name in ENGINES[:-1]),
-        generate(model, requests, config.new_tokens),
-    )
+    works = {
+        name: generate(model, requests, config.new_tokens)
+        if name == THEIRS
+        else ours(decoder, requests, config.new_tokens, name)
+        for name in config.engines
+    }
     rows = []
     for threads in config.threads:
         torch.set_num_threads(threads)
-        speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in ENGINES}
+        speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
         for number in range(1 + config.passes):
-            for name, work in zip(ENGINES, works, strict=True):
+            for name, work in works.items():
                 cpu, wall = time.process_time(), time.perf_counter()
                 tokens = work()
                 found = tokens / (time.process_time() - cpu), tokens / (time.perf_counter() - wall)
                 if number:
                     speeds[name].append(found)
-        for name in ENGINES:
+        for name in works:
             per_cpu, per_wall = zip(*speeds[name], strict=True)
             rows.append(
                 {
@@ -215,7 +227,7 @@ def table(rows: list[dict[str, Any]], place: dict[str, object], config: Config) 
     ]
     for r in rows:
         same = [x for x in rows if all(x[k] == r[k] for k in ("shape", "dtype", "threads"))]
-        base = next(x["tokens_per_cpu_s"] for x in same if x["engine"] == ENGINES[-1])
+        base = next(x["tokens_per_cpu_s"] for x in same if x["engine"] == THEIRS)
         lines.append(
             f"| {r['shape']} | {r['dtype']} | {r['threads']} | {r['engine']} | {r['tokens_per_cpu_s']:,.0f} "
             f"({r['lowest']:,.0f} to {r['highest']:,.0f}) | {r['tokens_per_s']:,.0f} "

@@ -33,7 +33,7 @@ def _whole(env: Mapping[str, str], name: str, default: int) -> int:
 
 
 def dealt(cores: Sequence[int] | None, workers: int) -> list[tuple[int, ...] | None]:
-    """Each worker's own of ``cores``: disjoint sets that differ in size by one at most, or in turns where cores are few.
+    """Each worker's own of ``cores``: disjoint sets, their sizes one apart at most; in turns where cores are few.
 
     A worker is a chain of processes of which one runs at a time. On one core they find each other's data in its caches
     and wake each other without a word to another core. Raises ValueError for no cores.

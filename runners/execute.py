@@ -24,7 +24,7 @@ from rich.progress import Progress
 
 from plum_core import settings
 from plum_core.evaluation import humaneval
-from plum_core.execution import Counts, Executor, Limits, SandboxUnavailable
+from plum_core.execution import Counts, Executor, Limits, SandboxUnavailable, share_of_cores
 from plum_core.records.files import JsonlWriter, read_jsonl
 from plum_core.records.types import Program, Verdict
 
@@ -40,6 +40,7 @@ class ExecuteConfig:
     workers: int = 0  # programs at a time; 0: one a processor, shared among this machine's ranks
     python: str = ""  # the programs' interpreter; empty: this one
     packages: tuple[str, ...] = ("numpy",)  # third-party packages that programs may import
+    bind: bool = False  # each worker stays on a processor of its own: faster where nothing else runs there
     threads: int = 0  # how many threads a program may have beside its first
     limits: Limits = field(default_factory=Limits)
     cache: Path | None = None  # a file of verdicts that runs share: what is in it is not run again
@@ -97,6 +98,7 @@ def open_executor(config: ExecuteConfig) -> Executor:
         python=config.python or None,
         packages=config.packages,
         threads=config.threads,
+        cores=share_of_cores() if config.bind else None,
         cache=config.cache,
     )
 

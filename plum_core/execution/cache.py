@@ -28,7 +28,8 @@ def is_lasting(verdict: Verdict, limits: Limits) -> bool:
     """
     if verdict.outcome is Outcome.PASSED:
         return True
-    return verdict.outcome in _LASTING and verdict.cpu_s < limits.cpu_s / 2 and verdict.wall_s < limits.wall_s / 2
+    cpu_s, wall_s = min(limits.cpu_s, limits.test_cpu_s), min(limits.wall_s, limits.test_wall_s)
+    return verdict.outcome in _LASTING and verdict.cpu_s < cpu_s / 2 and verdict.wall_s < wall_s / 2
 
 
 class Cache(Protocol):

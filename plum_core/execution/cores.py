@@ -32,6 +32,20 @@ def _whole(env: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
+def dealt(cores: Sequence[int] | None, workers: int) -> list[tuple[int, ...] | None]:
+    """Each worker's own of ``cores``: disjoint sets, their sizes one apart at most; in turns where cores are few.
+
+    A worker is a chain of processes of which one runs at a time. On one core they find each other's data in its caches
+    and wake each other without a word to another core. Raises ValueError for no cores.
+    """
+    if cores is None:
+        return [None] * workers
+    held = sorted(set(cores))
+    if not held:
+        raise ValueError("cores is empty: give at least one processor, or None to bind nothing")
+    return [tuple(held[k % len(held) :: workers]) for k in range(workers)]
+
+
 @contextmanager
 def on_cores(cores: Sequence[int] | None) -> Iterator[None]:
     """Processes that this thread starts inside inherit ``cores``; None leaves all as it is.

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from plum_core.execution.cache import Cache, DiskCache
-from plum_core.execution.cores import share_of_cores
+from plum_core.execution.cores import dealt, share_of_cores
 from plum_core.execution.identity import identity
 from plum_core.execution.jobs import JobMaker, Ticket
 from plum_core.execution.limits import Limits
@@ -22,7 +22,7 @@ class Executor:
     """Runs untrusted programs under confinement and judges them; see the package's README for how and against whom.
 
     ``workers`` is the number of programs at a time (default: one for each processor that this process may use, of
-    which a rank under torchrun takes its share), ``cores`` the processors that they are bound to, ``python`` the
+    which a rank under torchrun takes its share), ``cores`` the processors that are dealt out to them, ``python`` the
     interpreter of the programs, ``packages`` the third-party packages that they may import. Each worker may hold
     ``limits.memory_mib`` at its peak. ``threads`` is how many threads a program may have beside its first,
     ``hash_seed`` the PYTHONHASHSEED of all programs. ``cache`` keeps verdicts beyond a run: in the file of a path, or
@@ -59,7 +59,8 @@ class Executor:
         interpreter, names, missing = python or default_python(), tuple(packages), tuple(simulate_missing)
         self._file = DiskCache(cache) if isinstance(cache, Path) else None
         try:
-            self._pool = Pool(count, lambda: Worker(interpreter, names, missing, bound, threads, hash_seed))
+            places = dealt(bound, count)
+            self._pool = Pool(count, lambda k: Worker(interpreter, names, missing, places[k], threads, hash_seed))
             self._slots = self._pool.slots
             kept = cache if not isinstance(cache, Path) else self._file
             also = [f"threads {threads}", *([f"hash seed {hash_seed}"] if hash_seed else [])]

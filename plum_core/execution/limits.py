@@ -17,6 +17,8 @@ class Limits:
 
     cpu_s: float = 2.0  # processor seconds over all its calls (for stdin tests: per test)
     wall_s: float = 10.0  # seconds asleep, waiting for nothing of ours
+    test_cpu_s: float = 3600.0  # processor seconds in one test; what is not below cpu_s says nothing
+    test_wall_s: float = 3600.0  # seconds asleep in one test; what is not below wall_s says nothing
     memory_mib: float = 1024.0  # address space
     output_kib: float = 4096.0  # one answer, or all of stdout
     source_kib: float = 1024.0  # the program's own text
@@ -43,6 +45,8 @@ class Limits:
 _RANGES = (
     ("cpu_s", 0.01, 3600.0),
     ("wall_s", 0.1, 3600.0),
+    ("test_cpu_s", 0.01, 3600.0),
+    ("test_wall_s", 0.1, 3600.0),
     ("memory_mib", 64.0, 1 << 20),
     ("output_kib", 1.0, 1 << 18),
     ("source_kib", 1.0, 1 << 14),

@@ -26,6 +26,7 @@ class Slot:
     """A worker's place. ``open`` places of it stand in the pool's line."""
 
     worker: Worker
+    number: int
     jobs: deque[Job] = field(default_factory=deque)
     ready: bool = True
     alive: bool = True
@@ -34,12 +35,13 @@ class Slot:
 
 
 class Pool:
-    """``count`` workers. Raises SandboxUnavailable when one cannot start; later, when none is left and none can.
+    """``count`` workers, which ``spawn`` starts by their number.
 
-    ``fileno`` is readable when ``step`` has something to do.
+    Raises SandboxUnavailable when one cannot start; later, when none is left and none can. ``fileno`` is readable when
+    ``step`` has something to do.
     """
 
-    def __init__(self, count: int, spawn: Callable[[], Worker]) -> None:
+    def __init__(self, count: int, spawn: Callable[[int], Worker]) -> None:
         self.slots: list[Slot] = []
         self._spawn = spawn
         self._waiting: deque[Job] = deque()
@@ -48,8 +50,8 @@ class Pool:
         self._epoll = select.epoll()
         self._by_fd: dict[int, Slot] = {}
         try:
-            for _ in range(count):
-                self.slots.append(Slot(spawn()))
+            for number in range(count):
+                self.slots.append(Slot(spawn(number), number))
             for slot in self.slots:
                 slot.worker.await_ready()
                 self._register(slot)
@@ -218,7 +220,7 @@ class Pool:
             raise SandboxUnavailable(fault)  # else the others go on, and the next look tries again
 
     def _start(self, slot: Slot) -> None:
-        slot.worker = self._spawn()
+        slot.worker = self._spawn(slot.number)
         slot.started_at, slot.ready, slot.alive = time.monotonic(), False, True
         self._register(slot)
 

@@ -21,10 +21,10 @@ def run_all(programs: list[Program], limits: Limits) -> dict[str, Verdict]:
         return {verdict.id: verdict for verdict in executor.run(programs)}
 
 
-@pytest.fixture(scope="module")
-def verdicts() -> Iterator[dict[str, Verdict]]:
+@pytest.fixture(scope="module", params=[{}, {"test_cpu_s": 0.4, "test_wall_s": 0.4}], ids=["whole", "deadlines"])
+def verdicts(request: pytest.FixtureRequest) -> Iterator[dict[str, Verdict]]:
     programs = [Program(id=a.name, code=a.code, tests=a.tests) for a in ATTACKS]
-    yield run_all(programs, Limits(cpu_s=1.0, wall_s=1.0, memory_mib=512))
+    yield run_all(programs, Limits(cpu_s=1.0, wall_s=1.0, memory_mib=512, **request.param))
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)

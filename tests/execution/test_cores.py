@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from plum_core.execution import Executor, share_of_cores
-from plum_core.execution.cores import on_cores
+from plum_core.execution.cores import dealt, on_cores
 from plum_core.records.types import Outcome, Program
 
 
@@ -82,6 +83,35 @@ def test_workers_and_all_that_they_fork_stay_on_their_cores() -> None:
     assert len(found) >= 3
     assert all(cores == {core} for cores in found)
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (8, 3), (3, 8), (64, 64), (5, 1)])
+def test_each_worker_has_cores_of_its_own(cores: int, workers: int) -> None:
+    held = [3 * n + 1 for n in range(cores)]
+    places = [place for place in dealt(held, workers) if place is not None]
+    assert len(places) == workers
+    assert all(places)
+    counts = Counter(core for place in places for core in place)
+    assert set(counts) == set(held)
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert max(map(len, places)) - min(map(len, places)) <= 1
+    assert dealt(None, workers) == [None] * workers
+
+
+def test_a_worker_that_is_replaced_keeps_its_core() -> None:
+    held = sorted(os.sched_getaffinity(0))
+    program = Program(id="0", code="def f(): return 1", tests=("assert f() == 1",))
+    with Executor(cores=held, share=False) as executor:
+        for slot, core in zip(executor._slots, held, strict=True):
+            assert all(cores == {core} for cores in family_cores(slot.worker._process.pid))
+        last = executor._slots[-1]
+        killed = last.worker._process
+        killed.kill()
+        end = time.monotonic() + 20
+        while last.worker._process is killed or not last.ready:
+            assert [v.outcome for v in executor.run([program])] == [Outcome.PASSED]
+            assert time.monotonic() < end
+        assert all(cores == {held[-1]} for cores in family_cores(last.worker._process.pid))
 
 
 @pytest.mark.parametrize("cores", [[4095], [-1], [0, 4095]])

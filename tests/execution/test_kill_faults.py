@@ -81,7 +81,7 @@ class FaultyZygote:
 
 def test_a_fault_of_ours_in_a_stdin_program_collects_its_child() -> None:
     child = FaultyChild()
-    limits = {"output_kib": 64.0, "cpu_s": 1.0}
+    limits = Limits(output_kib=64.0, cpu_s=1.0).as_dict()
     with pytest.raises(SandboxFault):
         stdio.run(FaultyZygote(child), "", {"input": "", "output": ""}, limits, lambda *_: None)  # type: ignore[arg-type]
     assert child.finished

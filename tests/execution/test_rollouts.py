@@ -70,7 +70,7 @@ def test_the_loop_goes_on_meanwhile(executor: Executor, tmp_path: Path, monkeypa
     slow = tmp_path / "python"
     slow.write_text(f'#!/bin/sh\nsleep 2\nexec {sys.executable} "$@"\n')
     slow.chmod(0o755)
-    monkeypatch.setattr(executor._pool, "_spawn", lambda: Worker(str(slow), (), ()))
+    monkeypatch.setattr(executor._pool, "_spawn", lambda _: Worker(str(slow), (), ()))
 
     async def main() -> float:
         worst = 0.0
@@ -253,7 +253,7 @@ def test_workers_that_cannot_be_had_any_more_are_told_to_all(monkeypatch: pytest
         tasks = [asyncio.create_task(executor.check(program(i, NAP.format(0.3)))) for i in range(8)]
         await asyncio.sleep(0.1)
         with monkeypatch.context() as patch:
-            patch.setattr(executor._pool, "_spawn", lambda: Worker(sys.executable, (), ("seccomp",)))
+            patch.setattr(executor._pool, "_spawn", lambda _: Worker(sys.executable, (), ("seccomp",)))
             for pid in pids(executor):
                 os.kill(pid, signal.SIGKILL)
             found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -270,7 +270,7 @@ def test_one_worker_that_cannot_be_had_does_not_stop_the_other(monkeypatch: pyte
     async def main(executor: Executor) -> None:
         lost = pids(executor)[0]
         with monkeypatch.context() as patch:
-            patch.setattr(executor._pool, "_spawn", lambda: Worker(sys.executable, (), ("seccomp",)))
+            patch.setattr(executor._pool, "_spawn", lambda _: Worker(sys.executable, (), ("seccomp",)))
             os.kill(lost, signal.SIGKILL)
             tasks = [asyncio.create_task(executor.check(program(i, NAP.format(0.1)))) for i in range(20)]
             assert {v.outcome for v in await asyncio.gather(*tasks)} == {Outcome.PASSED}

@@ -21,6 +21,7 @@ from plum_core.execution.inside.program import describe, load, lookup
 
 BROKEN = 70  # exit status of a child that failed outside the program
 DONE = b"."  # on the socket: all answers are in the file
+MARK = b"+"  # the same: the program is loaded, or the answers of one more test are in the file
 
 
 def main(sock: int, answers: int) -> None:
@@ -31,8 +32,14 @@ def main(sock: int, answers: int) -> None:
 
 
 def run_calls(job: dict[str, Any], sock: int, answers: int) -> None:
-    """Answer the calls in order, then, where there is a tester, its requests until the socket closes."""
+    """Answer the calls in order, then, where there is a tester, its requests until the socket closes.
+
+    ``job["ends"]``: after how many calls each test ends, where tests have deadlines.
+    """
+    ends = job["ends"]
     loaded = _load(job, answers)
+    if ends:
+        os.write(sock, MARK)
     if loaded is not None:
         for i, call in enumerate(job["calls"]):
             try:
@@ -40,6 +47,8 @@ def run_calls(job: dict[str, Any], sock: int, answers: int) -> None:
             except BaseException as problem:
                 answer = [job["n"], i, "e", *describe(problem)]
             _put(answers, answer)
+            if i + 1 in ends:
+                os.write(sock, MARK)
     os.write(sock, DONE)
     if loaded is not None and job["serve"]:
         remote.serve(sock, job["n"], loaded[0])
@@ -104,7 +113,10 @@ def _run_to_end(code: str) -> int:
 
 def run_inline(job: dict[str, Any], sock: int, answers: int) -> None:
     """Program and tests in one namespace, and the child itself says what passed."""
+    ends = job["ends"]
     loaded = _load(job, answers)
+    if ends:
+        os.write(sock, MARK)
     for i, test in enumerate(job["tests"] if loaded is not None else ()):
         try:
             exec(compile(test, "<test>", "exec", 0, True), loaded[0])  # type: ignore[index]
@@ -112,6 +124,8 @@ def run_inline(job: dict[str, Any], sock: int, answers: int) -> None:
         except BaseException as problem:
             answer = [job["n"], i, "e", *describe(problem)]
         _put(answers, answer)
+        if i + 1 in ends:
+            os.write(sock, MARK)
     os.write(sock, DONE)
 
 
@@ -124,7 +138,7 @@ def rehearse() -> None:
     code = "def f(a, b=1):\n    return [a, (b,), {a: b}, {a}, 1.5, 'x']\n"
     calls = [["c", "f", [1], {"b": 2}, False], ["x", "f(1, 2)", False], ["c", "missing", [], {}, False]]
     job = {"mode": "calls", "n": "0", "code": code, "setup": "import math\n", "bind": {}, "calls": calls}
-    frames.write_bytes(writer, frames.pack_job({**job, "serve": False}))
+    frames.write_bytes(writer, frames.pack_job({**job, "ends": (), "serve": False}))
     run_calls(frames.read_job(reader), 1, 1)  # 1 is /dev/null in the zygote
     os.close(reader)
     os.close(writer)

@@ -16,7 +16,7 @@ from typing import Any
 
 from plum_core.execution.inside import answers, codec, frames, stdio
 from plum_core.execution.inside.plan import Check, Plan, inline, make_plan, wants
-from plum_core.execution.inside.processes import Child, Closed, Ending, Forged, Zygote, ending_of
+from plum_core.execution.inside.processes import Child, Closed, Ending, Forged, Overrun, Zygote, ending_of
 from plum_core.execution.inside.results import Result, exception_result
 
 MAX_DETAIL = 400
@@ -127,23 +127,43 @@ def _nonce() -> str:
 
 
 def _run_split(zygote: Zygote, plan: Plan, program: dict[str, Any], usage: Usage) -> list[Result]:
-    """Splitting tests, and after them those that need a tester, against one child."""
-    nonce, limits, count = _nonce(), program["limits"], len(plan.calls)
-    job = {"mode": "calls", "n": nonce, "code": program["code"], "setup": plan.setup, "bind": plan.bind}
+    """Splitting tests, and after them those that need a tester, against one child.
+
+    A test that passes its deadline ends its child; the tests behind it go on in another one.
+    """
+    limits, count = program["limits"], len(plan.calls)
+    job = {"mode": "calls", "code": program["code"], "setup": plan.setup, "bind": plan.bind, "serve": plan.tier == 1}
+    ends = _ends(plan, limits)
     tested: dict[int, Result] = {}
+    values: list[Any] = []
+    child: Child | None = None
+    while True:
+        earlier, child, first, nonce = child, zygote.take(), len(values), _nonce()
+        if earlier is not None:
+            child.go_on(earlier)
+        marks = [end - first for end in ends if end > first]
+        left = {**job, "n": nonce, "calls": plan.calls[first:], "ends": marks}
 
-    def converse(child: Child) -> None:
-        child.start(frames.pack_job({**job, "calls": plan.calls, "serve": plan.tier == 1}), limits)
-        child.await_done()
-        if plan.tier == 1 and answers.read(child.answers(), nonce, count, limits).ending is None:
-            _run_tester(zygote, plan, child, limits, tested, usage)
+        def converse(
+            child: Child, left: dict[str, Any] = left, marks: list[int] = marks, nonce: str = nonce, first: int = first
+        ) -> None:
+            child.start(frames.pack_job(left), limits)
+            child.await_done(marks)
+            if plan.tier == 1 and answers.read(child.answers(), nonce, count - first, limits).ending is None:
+                _run_tester(zygote, plan, child, limits, tested, usage)
 
-    child = zygote.take()
-    ending = _run_child(child, converse, limits, usage)
-    values, broken = answers.read(child.written, nonce, count, limits)
-    if isinstance(ending, Forged):
-        values = []
-    lost = Result(*(broken or ending).args)
+        ending = _run_child(child, converse, limits, usage)
+        got, broken = answers.read(child.written, nonce, count - first, limits)
+        if isinstance(ending, Forged):
+            got = []
+        lost = Result(*(broken or ending).args)
+        if broken or not isinstance(ending, Overrun) or not marks or child.marked is None:
+            values += got
+            break
+        values += got[: child.marked]
+        values += [lost] * (next(end for end in ends if end > len(values)) - len(values))
+        if len(values) == count and plan.tier == 0:
+            break
     asked = [test.asked for test in plan.tests if test.asked is not None]
     usage.values = [codec.literal(values[i]) if i < len(values) else None for i in asked]
     readers = [_reader(value) for value in values]
@@ -152,6 +172,15 @@ def _run_split(zygote: Zygote, plan: Plan, program: dict[str, Any], usage: Usage
         tested.get(i, lost) if test.checks is None else _decide(test.checks, readers)
         for i, test in enumerate(plan.tests)
     ]
+
+
+def _ends(plan: Plan, limits: dict[str, Any]) -> list[int]:
+    """After how many calls each split test ends; none where no test has a deadline of its own."""
+    return sorted({test.end for test in plan.tests if test.end > 0}) if _paced(limits) else []
+
+
+def _paced(limits: dict[str, Any]) -> bool:
+    return bool(limits["test_cpu_s"] < limits["cpu_s"] or limits["test_wall_s"] < limits["wall_s"])
 
 
 def _run_child(child: Child, converse: Callable[[Child], None], limits: dict[str, Any], usage: Usage) -> Ending:
@@ -168,7 +197,9 @@ def _run_child(child: Child, converse: Callable[[Child], None], limits: dict[str
     finally:
         reaped = child.finish(closed=closed)
         usage.add(child.used_s, reaped.peak_kib)
-    return ending or ending_of(reaped, limits, child.used_s)
+    if child.is_rewritten:
+        return Forged("violation", "changed an answer after its test was over")
+    return ending or ending_of(reaped, limits, child.spent_s + child.used_s)
 
 
 def _reader(answer: Any) -> Any:
@@ -224,6 +255,7 @@ def _run_tester(
 
     def converse(tester: Child) -> None:
         tester.start(frames.pack_job({**job, "tests": [plan.tests[i].source for i in indices]}), limits)
+        child.begin_test()
         while len(results) < len(indices):
             message = tester.receive()
             if message[0] != nonce:
@@ -238,6 +270,8 @@ def _run_tester(
                 tester.send(frames.HEADER.pack(len(body)) + body)
             else:
                 _note_result(message, indices, results)
+                child.begin_test()
+                tester.begin_test()
 
     ending = _run_child(zygote.take(), converse, limits, usage)
     if program_ended:
@@ -261,10 +295,11 @@ def _run_inline(zygote: Zygote, plan: Plan, program: dict[str, Any], usage: Usag
     """Everything in one child, which reports by itself: the verdict is marked as not attested."""
     nonce, limits, count = _nonce(), program["limits"], len(plan.tests)
     job = {"mode": "inline", "n": nonce, "code": program["code"], "setup": plan.setup, "bind": {}}
+    ends = list(range(1, count + 1)) if _paced(limits) else []
 
     def converse(child: Child) -> None:
-        child.start(frames.pack_job({**job, "tests": [test.source for test in plan.tests]}), limits)
-        child.await_done()
+        child.start(frames.pack_job({**job, "tests": [test.source for test in plan.tests], "ends": ends}), limits)
+        child.await_done(ends)
 
     child = zygote.take()
     ending = _run_child(child, converse, limits, usage)

@@ -38,12 +38,13 @@ MAX_TEST_CHARS = 1 << 20
 class Test(NamedTuple):
     """One test string. ``checks`` is None where it cannot be split; then ``source`` runs in a tester.
 
-    ``asked``: the index of a call whose value is wanted and not judged.
+    ``asked``: the index of a call whose value is wanted and not judged. ``end``: calls of the plan up to its own.
     """
 
     source: str
     checks: list[Check] | None
     asked: int | None = None
+    end: int = 0
 
 
 class Plan(NamedTuple):
@@ -138,7 +139,9 @@ def make_plan(tests: Sequence[str], setup: str, entry: str | None, calls: Sequen
     entries = frozenset([entry.split("(")[0].split(".")[0]]) if entry else _entries(parsed)
     splitter = Splitter(entries)
     simple_setup = not setup or _imports_only(setup)
-    planned = [_plan_test(test, splitter if simple_setup else None) for test in parsed]
+    planned = [
+        _plan_test(test, splitter if simple_setup else None)._replace(end=len(splitter.calls)) for test in parsed
+    ]
     planned += [_plan_call(call, splitter) for call in calls]
     remote = [test.source for test in planned if test.checks is None]
     here = setup if simple_setup else ""
@@ -170,9 +173,10 @@ def _plan_call(call: dict[str, Any], splitter: Splitter) -> Test:
     hole = splitter.hole(node, lazy=True)
     index = hole.index
     if "expected" not in call:
-        return Test(text, [Check(lambda: text, lambda answers: (answers[index](), True)[1])], index)
+        return Test(text, [Check(lambda: text, lambda answers: (answers[index](), True)[1])], index, index + 1)
     expected = _as_json(call["expected"])
-    return Test(text, [Check(lambda: text, lambda answers: _as_json(answers[index]()) == expected, index)])
+    check = Check(lambda: text, lambda answers: _as_json(answers[index]()) == expected, index)
+    return Test(text, [check], end=index + 1)
 
 
 def _as_json(value: Any) -> Any:

@@ -23,7 +23,7 @@ from functools import cache
 from typing import Any
 
 from plum_core.execution.inside import frames
-from plum_core.execution.inside.child import DONE
+from plum_core.execution.inside.child import DONE, MARK
 from plum_core.execution.inside.zygote import ANSWER, LIBRARY, REQUEST, STILL_ALIVE, Reaped
 
 # A child that could not run for so long, in seconds or in wall limits, is our failure.
@@ -48,6 +48,10 @@ class Ending(Exception):
 
 class Forged(Ending):
     """The child spoke out of turn. None of its answers counts: how many it had written is a matter of moments."""
+
+
+class Overrun(Ending):
+    """A test passed its own deadline; those behind it may still run, in another process."""
 
 
 class Closed(Exception):
@@ -185,6 +189,8 @@ class Child:
     """One confined child. The pid stays valid until ``finish``: only the zygote reaps, and only when asked.
 
     ``written``: the answer file, when the child is dead. ``used_s``: CPU seconds since the job was handed over.
+    ``spent_s``, ``asleep_s``: CPU seconds that earlier children of the same program used, and seconds that all slept.
+    ``marked``: answers of the tests that ended within their deadlines, None before the program was loaded.
     """
 
     def __init__(self, pid: int, sock: socket.socket, answers: int, zygote: Zygote) -> None:
@@ -192,6 +198,11 @@ class Child:
         self.sock = sock
         self.written = b""
         self.used_s = 0.0
+        self.spent_s = self.asleep_s = 0.0
+        self.marked: int | None = None
+        self._seen = bytearray()  # of the answer file, when a test ended
+        self._lines = 0
+        self._test_cpu = self._test_asleep = self._slept = 0.0  # when the test at hand began; by earlier children
         self._answers = answers
         self._zygote = zygote
         self._clock = _cpu_clock(pid)
@@ -202,12 +213,17 @@ class Child:
         self._own_queue = 0.0  # what this process had waited for a processor when the job began
         self.limits: dict[str, Any] = {}
 
+    def go_on(self, earlier: Child) -> None:
+        """What ``earlier``, another child of the same program, used up counts against the limits of this one."""
+        self.spent_s = earlier.spent_s + earlier.used_s
+        self.asleep_s = self._slept = self._test_asleep = earlier.asleep_s
+
     def start(self, job: bytes, limits: dict[str, Any], files: Sequence[int] = ()) -> None:
         """Set the job's limits and hand it over; ``files`` are descriptors that follow it."""
         self.limits = limits
         self._cpu_before = self.cpu_s()
         self._own_queue = _own_queued_s()
-        seconds = math.ceil(limits["cpu_s"] + self._cpu_before) + 1
+        seconds = math.ceil(max(0.0, limits["cpu_s"] - self.spent_s) + self._cpu_before) + 1
         written = int(limits["output_kib"] * 1024) * (1 if files else ANSWERS_TOGETHER)
         try:
             for name, value in (
@@ -224,8 +240,18 @@ class Child:
         if files:
             socket.send_fds(self.sock, [b"."], list(files))
 
-    def await_done(self) -> None:
-        """Until the child says that its answers are written. Raises Closed, or Ending when a limit is passed."""
+    def await_done(self, ends: Sequence[int] = ()) -> None:
+        """Until the child says that its answers are written. Raises Closed, or Ending when a limit is passed.
+
+        With ``ends`` it says so of each test as well, in order: where it has given so many answers.
+        """
+        for end in (0, *ends) if ends else ():
+            if self._told((MARK, DONE)) == DONE:
+                return
+            self._mark(end)
+        self._told((DONE,))
+
+    def _told(self, expected: tuple[bytes, ...]) -> bytes:
         self._wait(select.POLLIN)
         try:
             said = self.sock.recv(1)
@@ -233,8 +259,31 @@ class Child:
             raise Closed from None
         if not said:
             raise Closed
-        if said != DONE:
+        if said not in expected:
             raise Forged("violation", "a message out of order")
+        return said
+
+    def _mark(self, end: int) -> None:
+        """A test is over. What it answered is noted: what is not there yet, or is changed later, is forged."""
+        part = os.pread(self._answers, os.fstat(self._answers).st_size, len(self._seen))
+        self._seen += part
+        self._lines += part.count(b"\n")
+        if self._lines < end:
+            raise Forged("violation", "said that a test was done before its answers were")
+        self.marked = end
+        self.begin_test()
+
+    def begin_test(self) -> None:
+        """From here on the deadline of one test counts anew."""
+        self._test_cpu = self._used_cpu_s()
+        if self.limits["test_wall_s"] < self.limits["wall_s"]:
+            self._asleep(self._waited - self._test_cpu)
+            self._test_asleep = self.asleep_s
+
+    @property
+    def is_rewritten(self) -> bool:
+        """Whether answers of tests that were over were changed afterwards; of a child that is dead."""
+        return not self.written.startswith(self._seen)
 
     def answers(self) -> bytes:
         """What the answer file holds."""
@@ -302,12 +351,14 @@ class Child:
 
     def _wait(self, event: int) -> None:
         """Until the socket is ready. Raises Ending past the limits, SandboxFault when the child was starved."""
-        cpu_s, wall_s = self.limits["cpu_s"], self.limits["wall_s"]
+        cpu_s = self.limits["cpu_s"] - self.spent_s
+        wall_s = min(self.limits["wall_s"] - self._slept - self._waited, self.limits["test_wall_s"])
         poll = select.poll()
         poll.register(self.sock, event)
         poll.register(self._zygote.parent, select.POLLIN)
         began = time.monotonic()
-        left = min(cpu_s - self._used_cpu_s(), wall_s - self._waited)
+        used = self._used_cpu_s()
+        left = min(cpu_s - used, self._test_left(used, poll), wall_s)
         while True:
             # when the time is up, look once more: this process may have been late itself
             ready = poll.poll(max(1.0, self._pause(left) * 1000 + 1)) or poll.poll(0)
@@ -315,12 +366,20 @@ class Child:
                 raise ParentGone
             used = self._used_cpu_s()
             if used >= cpu_s:
-                raise Ending("timeout", f"more than {cpu_s:g} CPU seconds")
+                raise Ending("timeout", f"more than {self.limits['cpu_s']:g} CPU seconds")
             waited = self._waited + time.monotonic() - began
             if ready:
                 self._waited = waited
                 return
-            left = min(cpu_s - used, self._sleep_left(waited - used))
+            left = min(cpu_s - used, self._test_left(used, poll), self._sleep_left(waited - used))
+
+    def _test_left(self, used: float, poll: select.poll) -> float:
+        """CPU seconds that the test at hand may still use. What the child says by now ends the test in time."""
+        limit = self.limits["test_cpu_s"]
+        left: float = limit - (used - self._test_cpu)
+        if left <= 0 and not poll.poll(0):
+            raise Overrun("timeout", f"more than {limit:g} CPU seconds in one test")
+        return max(0.0, left)
 
     def _pause(self, left: float) -> float:
         """Seconds until the next look: nothing but the judge counts threads, so there it looks often."""
@@ -338,15 +397,21 @@ class Child:
         Not counted: its waiting for a processor, and ours, in which it may have waited for us. The kernel books a
         wait when it ends, so a child that is runnable now is asked again a little later.
         """
-        wall_s = self.limits["wall_s"]
+        wall_s, test_wall_s = self.limits["wall_s"], self.limits["test_wall_s"]
         if _stat(self.pid)[:1] == [b"R"]:
             if off_cpu > max(STARVED * wall_s, STARVED_S):
                 raise SandboxFault("a child was starved of processor time")
             return RECHECK_S
-        asleep = off_cpu - _queued_s(self.pid) - (_own_queued_s() - self._own_queue)
-        if asleep >= wall_s:
+        self._asleep(off_cpu)
+        if self.asleep_s >= wall_s:
             raise Ending("timeout", f"asleep for more than {wall_s:g} seconds")
-        return max(RECHECK_S, wall_s - asleep)
+        test_left = test_wall_s - (self.asleep_s - self._test_asleep)
+        if test_left <= 0:
+            raise Overrun("timeout", f"asleep for more than {test_wall_s:g} seconds in one test")
+        return max(RECHECK_S, min(wall_s - self.asleep_s, test_left))
+
+    def _asleep(self, off_cpu: float) -> None:
+        self.asleep_s = self._slept + off_cpu - _queued_s(self.pid) - (_own_queued_s() - self._own_queue)
 
     def finish(self, *, closed: bool) -> Reaped:
         """Kill, reap and close; ``closed``: the child closed its side, so find out how it ended."""

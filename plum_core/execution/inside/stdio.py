@@ -19,6 +19,7 @@ def run(
     zygote: Zygote, code: str, test: dict[str, str], limits: dict[str, Any], add: Callable[[float, int], None]
 ) -> Result:
     """Run ``code`` as ``__main__`` on the test's input; the result of comparing all of its output."""
+    limits = {**limits, **{name: min(limits[name], limits[f"test_{name}"]) for name in ("cpu_s", "wall_s")}}
     stdin, stdout = os.memfd_create("stdin"), os.memfd_create("stdout")
     try:
         with open(stdin, "wb", closefd=False) as file:

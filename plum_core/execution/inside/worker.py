@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import select
@@ -18,6 +19,7 @@ from plum_core.execution.inside.processes import ParentGone, SandboxFault, Zygot
 
 # CPU seconds for which this process may work on one job: the evaluator's bounds leave it far below
 JUDGING_S, JUDGING_STDIN_S = 20.0, 2.0
+COLLECT_AFTER = 10_000  # objects made and kept: the trees of a program's tests are some hundreds
 MEMORY = 8 << 30  # address space of this process
 
 
@@ -66,6 +68,8 @@ def _serve(channel: int, parent: int, judge: Judge) -> None:
     poll.register(channel, select.POLLIN)
     poll.register(parent, select.POLLIN)
     judge.prepare()
+    gc.freeze()  # what stands now stays: no collection need look at it
+    gc.set_threshold(COLLECT_AFTER)
     while True:
         if any(fd == parent for fd, _ in poll.poll()):
             return

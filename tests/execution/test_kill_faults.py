@@ -15,7 +15,7 @@ import pytest
 from plum_core.execution import Executor, Limits
 from plum_core.execution.benchmarks import watch
 from plum_core.execution.inside import frames, stdio
-from plum_core.execution.inside.processes import SandboxFault
+from plum_core.execution.inside.endings import SandboxFault
 from plum_core.execution.inside.zygote import Reaped
 from plum_core.execution.pool import Pool
 from plum_core.execution.workers import Worker

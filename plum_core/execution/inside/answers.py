@@ -6,7 +6,8 @@ import json
 from typing import Any, NamedTuple
 
 from plum_core.execution.inside import codec
-from plum_core.execution.inside.processes import ANSWERS_TOGETHER, Ending
+from plum_core.execution.inside.endings import Ending
+from plum_core.execution.inside.processes import ANSWERS_TOGETHER
 from plum_core.execution.inside.results import exception_result
 
 _decode = json.JSONDecoder().decode

@@ -15,8 +15,9 @@ from functools import lru_cache
 from typing import Any
 
 from plum_core.execution.inside import answers, codec, frames, stdio
+from plum_core.execution.inside.endings import Closed, Ending, Forged, Overrun, ending_of
 from plum_core.execution.inside.plan import Check, Plan, inline, make_plan, wants
-from plum_core.execution.inside.processes import Child, Closed, Ending, Forged, Overrun, Zygote, ending_of
+from plum_core.execution.inside.processes import Child, Zygote
 from plum_core.execution.inside.results import Result, exception_result
 
 MAX_DETAIL = 400

@@ -12,19 +12,18 @@ import math
 import os
 import resource
 import select
-import signal
 import socket
 import struct
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import cache
 from typing import Any
 
 from plum_core.execution.inside import frames
 from plum_core.execution.inside.child import DONE, MARK
-from plum_core.execution.inside.zygote import ANSWER, LIBRARY, REQUEST, STILL_ALIVE, Reaped
+from plum_core.execution.inside.clocks import cpu_clock, own_queued_s, queued_s, stat
+from plum_core.execution.inside.endings import Closed, Ending, Forged, Overrun, ParentGone, SandboxFault, ZygoteGone
+from plum_core.execution.inside.zygote import ANSWER, LIBRARY, REQUEST, Reaped
 
 # A child that could not run for so long, in seconds or in wall limits, is our failure.
 STARVED = 20
@@ -35,39 +34,6 @@ ANSWERS_TOGETHER = 4  # all answers of a program may be as long as so many of th
 _RECEIVE = 1 << 16
 _FILES = struct.Struct("=ii")
 _decode = json.JSONDecoder().decode
-
-
-class Ending(Exception):
-    """The program's run is over before its answers were complete."""
-
-    def __init__(self, outcome: str, detail: str) -> None:
-        super().__init__(outcome, detail)
-        self.outcome = outcome
-        self.detail = detail
-
-
-class Forged(Ending):
-    """The child spoke out of turn. None of its answers counts: how many it had written is a matter of moments."""
-
-
-class Overrun(Ending):
-    """A test passed its own deadline; those behind it may still run, in another process."""
-
-
-class Closed(Exception):
-    """The child closed its socket: how it ended is told by its wait status."""
-
-
-class SandboxFault(Exception):
-    """Something of ours failed: says nothing about the program."""
-
-
-class ZygoteGone(SandboxFault):
-    """The zygote died: this worker cannot go on."""
-
-
-class ParentGone(BaseException):
-    """Whoever started this worker is dead."""
 
 
 class Zygote:
@@ -148,43 +114,6 @@ class Zygote:
             raise
 
 
-def _cpu_clock(pid: int) -> int:
-    """The id of another process's CPU clock (linux/posix-timers_types.h: complemented pid, CPUCLOCK_SCHED)."""
-    return (~pid << 3) | 2
-
-
-def _queued_s(pid: int) -> float:
-    """Seconds for which a process has waited for a processor; 0 where the kernel does not keep count."""
-    with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/schedstat", "rb") as file:
-        return int(file.read().split()[1]) / 1e9
-    return 0.0
-
-
-def _stat(pid: int) -> list[bytes]:
-    """The fields of /proc/pid/stat from the state on; empty when there is no such process."""
-    with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b")")[2].split()
-    return []
-
-
-@cache
-def _own_schedstat() -> int:
-    return os.open("/proc/self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-
-
-_own_queue = (-math.inf, 0.0)  # when it was read last, and what it was
-
-
-def _own_queued_s() -> float:
-    """The same of this process, as it was at most a moment ago: every job asks for it."""
-    global _own_queue
-    now = time.monotonic()
-    if now - _own_queue[0] > RECHECK_S:
-        with suppress(OSError, ValueError, IndexError):
-            _own_queue = (now, int(os.pread(_own_schedstat(), 100, 0).split()[1]) / 1e9)
-    return _own_queue[1]
-
-
 class Child:
     """One confined child. The pid stays valid until ``finish``: only the zygote reaps, and only when asked.
 
@@ -205,7 +134,7 @@ class Child:
         self._test_cpu = self._test_asleep = self._slept = 0.0  # when the test at hand began; by earlier children
         self._answers = answers
         self._zygote = zygote
-        self._clock = _cpu_clock(pid)
+        self._clock = cpu_clock(pid)
         self._buffer = bytearray()
         self._received = 0
         self._cpu_before = 0.0
@@ -222,7 +151,7 @@ class Child:
         """Set the job's limits and hand it over; ``files`` are descriptors that follow it."""
         self.limits = limits
         self._cpu_before = self.cpu_s()
-        self._own_queue = _own_queued_s()
+        self._own_queue = own_queued_s()
         seconds = math.ceil(max(0.0, limits["cpu_s"] - self.spent_s) + self._cpu_before) + 1
         written = int(limits["output_kib"] * 1024) * (1 if files else ANSWERS_TOGETHER)
         try:
@@ -386,7 +315,7 @@ class Child:
         most = self._zygote.threads
         if not most:
             return left
-        fields = _stat(self.pid)
+        fields = stat(self.pid)
         if fields and int(fields[17]) > most + 1:
             raise Ending("violation", f"more than {most} threads")
         return min(left, THREADS_RECHECK_S)
@@ -398,7 +327,7 @@ class Child:
         wait when it ends, so a child that is runnable now is asked again a little later.
         """
         wall_s, test_wall_s = self.limits["wall_s"], self.limits["test_wall_s"]
-        if _stat(self.pid)[:1] == [b"R"]:
+        if stat(self.pid)[:1] == [b"R"]:
             if off_cpu > max(STARVED * wall_s, STARVED_S):
                 raise SandboxFault("a child was starved of processor time")
             return RECHECK_S
@@ -411,7 +340,7 @@ class Child:
         return max(RECHECK_S, min(wall_s - self.asleep_s, test_left))
 
     def _asleep(self, off_cpu: float) -> None:
-        self.asleep_s = self._slept + off_cpu - _queued_s(self.pid) - (_own_queued_s() - self._own_queue)
+        self.asleep_s = self._slept + off_cpu - queued_s(self.pid) - (own_queued_s() - self._own_queue)
 
     def finish(self, *, closed: bool) -> Reaped:
         """Kill, reap and close; ``closed``: the child closed its side, so find out how it ended."""
@@ -423,24 +352,3 @@ class Child:
         finally:
             os.close(self._answers)
         return reaped
-
-
-def ending_of(reaped: Reaped, limits: dict[str, Any], used_s: float) -> Ending:
-    """How a child that closed its socket by itself ended.
-
-    No child can send SIGKILL, not even to itself: it comes from the kernel, at the CPU limit or because the machine
-    has no memory left, or from somebody else.
-    """
-    status = reaped.status
-    if status == STILL_ALIVE:
-        return Ending("exit", "closed its answer channel before the tests were done")
-    if os.WIFEXITED(status):
-        return Ending("exit", f"left with status {os.WEXITSTATUS(status)} before the tests were done")
-    number = os.WTERMSIG(status)
-    if number == signal.SIGSYS:
-        return Ending("violation", "a forbidden system call")
-    if number == signal.SIGXCPU or used_s >= limits["cpu_s"]:
-        return Ending("timeout", f"more than {limits['cpu_s']:g} CPU seconds")
-    if number == signal.SIGKILL:  # no limit but that of CPU kills
-        raise SandboxFault("a child was killed from outside")
-    return Ending("crash", f"died by {signal.Signals(number).name}")

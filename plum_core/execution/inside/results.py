@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from plum_core.execution.inside.processes import Ending
+from plum_core.execution.inside.endings import Ending
 
 _BY_EXCEPTION = {"AssertionError": "failed", "MemoryError": "memory", "SystemExit": "exit"}
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from plum_core.execution.inside import answers, frames
-from plum_core.execution.inside.processes import Child, Closed, Ending, Zygote, ending_of
+from plum_core.execution.inside.endings import Closed, Ending, ending_of
+from plum_core.execution.inside.processes import Child, Zygote
 from plum_core.execution.inside.results import Result
 
 

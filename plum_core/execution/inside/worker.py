@@ -14,8 +14,9 @@ import warnings
 from typing import Any
 
 from plum_core.execution.inside import frames, kernel, zygote
+from plum_core.execution.inside.endings import ParentGone, SandboxFault, ZygoteGone
 from plum_core.execution.inside.judge import Judge
-from plum_core.execution.inside.processes import ParentGone, SandboxFault, Zygote, ZygoteGone
+from plum_core.execution.inside.processes import Zygote
 
 # CPU seconds for which this process may work on one job: the evaluator's bounds leave it far below
 JUDGING_S, JUDGING_STDIN_S = 20.0, 2.0

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from plum_core.training.batches import Example
 from plum_core.training.packing import Packed
 from plum_kernels import linear_logprob
+from plum_kernels.logprob.parallel import logsumexp_over
 from plum_models.attention import causal
 from plum_models.decoder import Decoder
 
@@ -68,10 +70,14 @@ def _scored(decoder: Decoder, examples: Sequence[Example]) -> tuple[Packed, Tens
 @torch.no_grad()
 def _log_collision(decoder: Decoder, hidden: Tensor) -> Tensor:
     """(C,) fp32: log of the sum over the vocabulary of p**2 at each scored position; (C, D) in."""
-    cap, parts = decoder.config.logit_softcap, []
+    cap, sums, weight = decoder.config.logit_softcap, [], decoder.head_weight
+    own = weight.to_local() if isinstance(weight, DTensor) else weight  # of the vocabulary, where ranks share it
     for rows in hidden.split(COLLISION_ROWS):
-        logits = (rows @ decoder.head_weight.T).float()
+        logits = (rows @ own.T).float()
         if cap is not None:
             logits = cap * torch.tanh(logits / cap)
-        parts.append(torch.logsumexp(2 * logits, -1) - 2 * torch.logsumexp(logits, -1))
-    return torch.cat(parts)
+        sums.append(torch.stack((torch.logsumexp(2 * logits, -1), torch.logsumexp(logits, -1))))
+    twice, once = torch.cat(sums, 1)
+    if isinstance(weight, DTensor):
+        twice, once = logsumexp_over(torch.stack((twice, once)), weight.device_mesh.get_group())
+    return twice - 2 * once

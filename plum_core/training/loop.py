@@ -31,13 +31,18 @@ from plum_core.training.optim import (
     trained,
 )
 from plum_core.training.options import StepOptions, best_score
-from plum_core.training.sharding import release, whole
+from plum_core.training.sharding import agree, clip, release
 from plum_core.training.stop import Stopped, deferred, stop_asked
 from plum_core.training.world import World
 
 # step (from 0) -> its metrics, with this rank's part of the gradient added into each weight's .grad
 GradientStep = Callable[[int], StepMetrics]
 OnMetrics = Callable[[dict[str, float]], None]
+# what a run may change when it goes on
+INCIDENTAL = (
+    *("save_every", "keep_last", "keep_best", "peak_tflops"),
+    *("micro_batch_tokens", "checkpointing", "shard", "tensor_parallel"),
+)
 
 
 class Carried(Protocol):
@@ -102,8 +107,7 @@ def digest_of(*parts: Any) -> str:
 
 def essential(config: Any) -> dict[str, Any]:
     """The fields of a training config that decide the weights; how often they are saved does not."""
-    incidental = ("save_every", "keep_last", "keep_best", "peak_tflops", "micro_batch_tokens", "checkpointing", "shard")
-    return {name: value for name, value in asdict(config).items() if name not in incidental}
+    return {name: value for name, value in asdict(config).items() if name not in INCIDENTAL}
 
 
 def _reduce(weights: Sequence[Tensor], vector: Tensor, world: World) -> Tensor:
@@ -111,6 +115,7 @@ def _reduce(weights: Sequence[Tensor], vector: Tensor, world: World) -> Tensor:
     for w in weights:
         if w.grad is None:
             w.grad = torch.zeros_like(w)
+    agree(weights)
     if world.size > 1 and not any(isinstance(w, DTensor) for w in weights):  # of parts, FSDP has summed them
         flat = world.all_reduce(torch.cat([w.grad.flatten() for w in weights if w.grad is not None]))
         for w, part in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
@@ -202,11 +207,12 @@ class _Training:
         metrics = gradients(step)
         beside = torch.zeros(1 + self.world.size, dtype=torch.float64)  # a place a rank: a maximum from a sum
         beside[0], beside[1 + self.world.rank] = float(stop_asked()), peak_memory_mib(self.at.device)
-        vector = _reduce(self.weights, torch.cat((metrics.vector(), beside)), self.world)
+        first = self.world.rank % self.config.tensor_parallel == 0  # ranks that share matrices did the same items
+        vector = _reduce(self.weights, torch.cat((metrics.vector() * first, beside)), self.world)
         stop, *memory = vector[-len(beside) :].tolist()
         self.stopping = stop > 0
         row = metrics.report(vector[: -len(beside)])
-        norm = float(whole(nn.utils.clip_grad_norm_(self.weights, self.config.optim.clip_norm)))
+        norm = clip(self.weights, self.config.optim.clip_norm)
         if not math.isfinite(norm):
             raise FloatingPointError(
                 f"step {step + 1}: the gradient's norm is {norm} at loss {row.get('loss')}: "

@@ -17,6 +17,9 @@ class StepOptions:
     shard: Literal["none", "fsdp", "hsdp"] = "none"
     """fsdp: weights, gradients and moments in parts over all ranks; hsdp: over a node's ranks, a copy a node."""
 
+    tensor_parallel: int = 1
+    """Ranks that share each matrix of the dense MLPs and of the head, and the same items; beside ``shard``."""
+
     peak_tflops: float = 0.0
     """What mfu is measured against: of one device, in 10**12 operations a second. 0: a product of matrices is timed
     once, and the first step's row tells what it reached."""
@@ -24,6 +27,10 @@ class StepOptions:
     def __post_init__(self) -> None:
         if self.shard not in ("none", "fsdp", "hsdp"):
             raise ValueError(f"shard must be none, fsdp or hsdp, got {self.shard!r}")
+        if self.tensor_parallel < 1:
+            raise ValueError(f"tensor_parallel must be at least 1, got {self.tensor_parallel}")
+        if self.tensor_parallel > 1 and self.shard == "none":
+            raise ValueError(f"tensor_parallel = {self.tensor_parallel} goes with a shard of fsdp or hsdp: set one")
         if self.peak_tflops < 0:
             raise ValueError(f"peak_tflops must be > 0, or 0 to have it measured, got {self.peak_tflops}")
         way, _, name = self.keep_best.partition(":")

@@ -149,8 +149,9 @@ def train_round(
     data = examples_digest([e for item in this.items for e in item.examples] + list(replay))
     about = [item.about for item in this.items]
     decoder.checkpointing = config.checkpointing
-    with at_work(decoder, config.shard, world, bf16=bf16) as working:
+    with at_work(decoder, config, world, bf16=bf16) as (working, sharers):
         this.decoder = this.replay.decoder = working
+        this.world = this.replay.world = sharers
         return run_steps(
             working,
             this,

@@ -106,6 +106,8 @@ class PreferenceConfig(StepOptions):
 
     def __post_init__(self) -> None:
         StepOptions.__post_init__(self)
+        if self.tensor_parallel > 1 and self.lora.rank:
+            raise ValueError("tensor_parallel splits plain matrices: set lora.rank to 0, or tensor_parallel to 1")
         if self.shard != "none" and self.moving.every:
             raise ValueError("shard keeps no second set of weights: set moving.every to 0, or shard to none")
         spec = find_objective(self.objective, self.options)

@@ -107,10 +107,10 @@ def train_sft(
     world = world or World()
     decoder.checkpointing = config.checkpointing
     fingerprint = digest_of("sft", essential(config), weights_digest(decoder), seed)
-    with at_work(decoder, config.shard, world, bf16=config.optim.weights == "bf16-master") as working:
+    with at_work(decoder, config, world, bf16=config.optim.weights == "bf16-master") as (working, sharers):
         return run_steps(
             working,
-            _Stream(working, examples, config, seed, world),
+            _Stream(working, examples, config, seed, sharers),
             LoopConfig(
                 total_steps=config.steps,
                 optim=config.optim,

@@ -11,10 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """``size`` ranks, of which this process is ``rank``. With one rank every operation is the identity."""
+    """``size`` ranks, of which this process is ``rank``. With one rank every operation is the identity.
+
+    group: of those ranks, where they are not all that there are.
+    """
 
     rank: int = 0
     size: int = 1
+    group: torch.distributed.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
@@ -28,12 +32,12 @@ class World:
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, in place."""
         if self.size > 1:
-            torch.distributed.all_reduce(tensor)
+            torch.distributed.all_reduce(tensor, group=self.group)
         return tensor
 
     def barrier(self) -> None:
         if self.size > 1:
-            torch.distributed.barrier()
+            torch.distributed.barrier(self.group)
 
     def close(self) -> None:
         if self.size > 1:

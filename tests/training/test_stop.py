@@ -25,8 +25,8 @@ PATHS = {"PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in ("", "kernels", "m
 ENV = os.environ | PATHS | {"OMP_NUM_THREADS": "1"}
 
 
-def struck_round(make, folder, world, strike=None, rank=0):
-    """A round on this rank that is struck in its fifth step."""
+def struck_round(make, folder, world, strike=None, rank=0, changes=None):
+    """A round that is struck on ``rank`` in its fifth step."""
     gradients = Round.__call__
 
     def call(self, step):
@@ -36,7 +36,7 @@ def struck_round(make, folder, world, strike=None, rank=0):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Round, "__call__", call)
-        weights, result = make.round(folder, world=world)
+        weights, result = make.round(folder, world=world, changes=changes)
     return weights, result.resumed_from
 
 
@@ -82,14 +82,17 @@ from tests.training.test_stop import struck_round
 def bug():
     raise KeyError("a bug in a step")
 with ends_on_sigterm(world_size()):
-    struck_round(SimpleNamespace(round=conftest.run_round), Path(sys.argv[1]), init_world(), bug, rank=1)
+    changes = {{"shard": sys.argv[2]}}
+    make, folder = SimpleNamespace(round=conftest.run_round), Path(sys.argv[1])
+    struck_round(make, folder, init_world(), bug, rank=1, changes=changes)
 """
 
 
-def test_a_dead_rank_ends_the_job_within_a_minute_with_its_traceback(tmp_path):
+@pytest.mark.parametrize("shard", ["none", "fsdp"])
+def test_a_dead_rank_ends_the_job_within_a_minute_with_its_traceback(shard, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(root=str(ROOT), here=str(Path(__file__).parent)))
-    command = [sys.executable, str(ROOT / "runners/launch.py"), "2", str(script), str(tmp_path / "run")]
+    command = [sys.executable, str(ROOT / "runners/launch.py"), "2", str(script), str(tmp_path / "run"), shard]
     began = time.monotonic()
     done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 1 and time.monotonic() - began < 60

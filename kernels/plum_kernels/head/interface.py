@@ -67,6 +67,8 @@ def linear_preference(
     check_options(temperature, logit_scale, softcap, backend)
     if objective in ("aot", "aot_unpaired"):
         raise ValueError(f"objective {objective} sorts the whole batch: use linear_logprob and preference_loss")
+    if hasattr(weight, "device_mesh"):
+        raise ValueError("a head weight in parts over ranks: use linear_logprob and preference_loss")
     if hidden.dim() != 2:
         raise ValueError(f"hidden must be (T, D), sequences end to end, got {tuple(hidden.shape)}")
     if not (math.isfinite(threshold) and threshold >= 0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -133,6 +133,9 @@ def linear_logprob(
     autocast hidden and weight are cast as they are for a linear layer, and everything else stays in fp32. The fused
     back ends are operators of torch.library: torch.compile(fullgraph=True) and activation checkpointing see one piece.
 
+    weight may be a DTensor whose rows are split over ranks, [Shard(0)], its bias as well: each rank scores against its
+    part, and all get the whole result. hidden, targets and what is made of the results must be the same on every rank.
+
     backend: "blocked" never holds more than a 2 MiB block of the (tokens, V) logits and makes each block
     again in backward; "reference" is the definition and holds them all; "triton" (a GPU, no fp64) tiles them
     in one kernel; "auto" is "blocked", until the Triton kernels have been timed on a GPU.
@@ -143,6 +146,18 @@ def linear_logprob(
     hidden, weight = autocast(hidden, weight)
     check_inputs(hidden, weight, targets, bias)
     check_options(temperature, logit_scale, softcap, backend)
+    if hasattr(weight, "device_mesh"):  # a DTensor, whose import is left to those who have one
+        from plum_kernels.logprob.parallel import over_ranks
+
+        named: dict[str, Any] = {
+            "temperature": temperature,
+            "logit_scale": logit_scale,
+            "softcap": softcap,
+            "backend": backend,
+        }
+        named |= {"ignore_index": ignore_index, "entropy": entropy}
+        whole = over_ranks(linear_logprob, hidden, cast(Any, weight), targets, bias, **named)
+        return LinearLogprob(*whole)
     transform = Transform(temperature=temperature, logit_scale=logit_scale, softcap=softcap)
     flat = hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1), bias, ignore_index, transform, entropy
     if backend == "reference":

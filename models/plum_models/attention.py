@@ -115,18 +115,25 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         return q, k, v
 
-    def forward(
-        self, x: Tensor, q_tables: tuple[Tensor, Tensor], k_tables: tuple[Tensor, Tensor], layer: int, attend: Attend
-    ) -> Tensor:
-        """(B, S, D) to (B, S, D). Tables: cos and signed sin of ``rope.rotary_tables``, those of q times its scale."""
+    def qkv(
+        self, x: Tensor, q_tables: tuple[Tensor, Tensor], k_tables: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What is attended to, at its positions: (B, S, D) to q (B, S, H, E), k and v (B, S, G, E).
+
+        Tables: cos and signed sin of ``rope.rotary_tables``, those of q times its scale.
+        """
         if self.joined is not None and self.q_norm is None and q_tables[0] is k_tables[0]:  # one rotation for both
             heads = self.joined(x).unflatten(-1, (-1, self.head_dim))
             turned, v = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=-2)
             q, k = rotate(turned, *q_tables).split((self.heads, self.kv_heads), dim=-2)
-        else:
-            q, k, v = self.project(x)
-            q, k = rotate(q, *q_tables), rotate(k, *k_tables)
-        return self.o_proj(attend(layer, q, k, v).flatten(-2))
+            return q, k, v
+        q, k, v = self.project(x)
+        return rotate(q, *q_tables), rotate(k, *k_tables), v
+
+    def out(self, attended: Tensor) -> Tensor:
+        """(B, S, H, E) to (B, S, D)."""
+        mixed: Tensor = self.o_proj(attended.flatten(-2))
+        return mixed
 
 
 @dataclass(frozen=True, slots=True)

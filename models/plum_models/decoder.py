@@ -53,12 +53,22 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, q_tables: Tables, k_tables: Tables, layer: int, attend: Attend) -> Tensor:
         """(B, S, D) to (B, S, D)."""
-        attended = self.self_attn(self.input_layernorm(x), q_tables, k_tables, layer, attend)
+        return self.after(x, attend(layer, *self.before(x, q_tables, k_tables)))
+
+    def before(self, x: Tensor, q_tables: Tables, k_tables: Tables) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``attend`` takes."""
+        return self.self_attn.qkv(self.input_layernorm(x), q_tables, k_tables)
+
+    def after(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What is made of ``attend``'s answer (B, S, H, E)."""
+        mixed = self.self_attn.out(attended)
         if self.pre_feedforward_layernorm is None or self.post_feedforward_layernorm is None:
-            x = x + attended
-            return x + self.mlp(self.post_attention_layernorm(x))
-        x = x + self.post_attention_layernorm(attended)
-        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+            x = x + mixed
+            added: Tensor = self.mlp(self.post_attention_layernorm(x))
+            return x + added
+        x = x + self.post_attention_layernorm(mixed)
+        added = self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+        return x + added
 
 
 class Decoder(nn.Module):

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plum_models.attention import Attend
 from plum_models.config import DecoderConfig
 from plum_models.norms import RMSNorm
 from plum_models.rope import rotate
@@ -56,10 +55,10 @@ class LatentAttention(nn.Module):
         q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if self.through_latent else self.q_proj(x)
         return q.unflatten(-1, (-1, self.head_dim))
 
-    def forward(
-        self, x: Tensor, q_tables: tuple[Tensor, Tensor], k_tables: tuple[Tensor, Tensor], layer: int, attend: Attend
-    ) -> Tensor:
-        """(B, S, D) to (B, S, D); tables as ``Attention.forward`` takes them, R wide."""
+    def qkv(
+        self, x: Tensor, q_tables: tuple[Tensor, Tensor], k_tables: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, S, D) to q, k and v of (B, S, H, E); tables as ``Attention.qkv`` takes them, R wide."""
         q_nope, q_turned = self._queries(x).split((self.nope, self.rotated), dim=-1)
         latent, shared = self.kv_a_proj_with_mqa(x).split((self.rank, self.rotated), dim=-1)
         k_turned = rotate(halves(shared).unsqueeze(-2), *k_tables)  # (B, S, 1, R): one for all heads
@@ -69,5 +68,9 @@ class LatentAttention(nn.Module):
         if self.score_scale != 1:
             q = q * self.score_scale
         k = torch.cat((k_nope, k_turned.expand(*k_nope.shape[:-1], -1)), -1)
-        out = attend(layer, q, k, F.pad(v, (0, self.head_dim - self.value)))
-        return self.o_proj(out[..., : self.value].flatten(-2))
+        return q, k, F.pad(v, (0, self.head_dim - self.value))
+
+    def out(self, attended: Tensor) -> Tensor:
+        """(B, S, H, E) to (B, S, D)."""
+        mixed: Tensor = self.o_proj(attended[..., : self.value].flatten(-2))
+        return mixed

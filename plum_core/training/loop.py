@@ -41,7 +41,7 @@ OnMetrics = Callable[[dict[str, float]], None]
 # what a run may change when it goes on
 INCIDENTAL = (
     *("save_every", "keep_last", "keep_best", "peak_tflops"),
-    *("micro_batch_tokens", "checkpointing", "shard", "tensor_parallel"),
+    *("micro_batch_tokens", "checkpointing", "shard", "tensor_parallel", "compile"),
 )
 
 

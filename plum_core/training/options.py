@@ -20,6 +20,9 @@ class StepOptions:
     tensor_parallel: int = 1
     """Ranks that share each matrix of the dense MLPs and of the head, and the same items; beside ``shard``."""
 
+    compile: bool = False
+    """Layers through torch.compile: minutes at the start for less time a step."""
+
     peak_tflops: float = 0.0
     """What mfu is measured against: of one device, in 10**12 operations a second. 0: a product of matrices is timed
     once, and the first step's row tells what it reached."""
@@ -31,6 +34,8 @@ class StepOptions:
             raise ValueError(f"tensor_parallel must be at least 1, got {self.tensor_parallel}")
         if self.tensor_parallel > 1 and self.shard == "none":
             raise ValueError(f"tensor_parallel = {self.tensor_parallel} goes with a shard of fsdp or hsdp: set one")
+        if self.compile and self.tensor_parallel > 1:
+            raise ValueError("compile takes whole matrices: set it to false, or tensor_parallel to 1")
         if self.peak_tflops < 0:
             raise ValueError(f"peak_tflops must be > 0, or 0 to have it measured, got {self.peak_tflops}")
         way, _, name = self.keep_best.partition(":")

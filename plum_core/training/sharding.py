@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -28,6 +28,7 @@ from plum_core.training.logps import completion_logps
 from plum_core.training.options import StepOptions
 from plum_core.training.splitting import TENSOR, is_split, row_of, split_matrices
 from plum_core.training.world import World
+from plum_models.compiled import compiled
 from plum_models.decoder import Decoder
 
 Shard = Literal["none", "fsdp", "hsdp"]
@@ -100,13 +101,16 @@ def at_work(
 
     It is the decoder itself, or its sharded twin, whose weights it takes at the end.
     """
+    layers = compiled if options.compile else nullcontext
     if options.shard == "none":
-        yield decoder, world
+        with layers(decoder):
+            yield decoder, world
         return
     device = next(decoder.parameters()).device
     parts = options.tensor_parallel
     twin = sharded_twin(decoder, options.shard, world, bf16=bf16, tensor_parallel=parts)
-    yield twin, sharers_of_items(world, device, parts)
+    with layers(twin):
+        yield twin, sharers_of_items(world, device, parts)
     collect(twin, decoder, device)
 
 

@@ -56,7 +56,7 @@ def gradients(
 
 def expectation(p: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The target's u, m and s, (N,) each, and sum_j p_j slope_j W_j, (N, D), in one visit of the logits."""
-    return frozen.expectation(Blocks(p.x, p.weight, p.bias, p.transform), p.targets)
+    return frozen.expectation(Blocks(p.x, p.weight, p.bias, p.transform, lean=True), p.targets)
 
 
 def has_expectation(backend: str) -> bool:

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from plum_kernels.logprob.blocks import Blocks, Transform, local_targets, spans
 
+ROWS = 256  # of the gradient that are made at once
+
 
 def expectation(blocks: Blocks, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The target's u, m and s, (N,) each, and sum_j p_j slope_j W_j, (N, D)."""
-    picked, s = (blocks.x.new_zeros(len(targets)) for _ in range(2))
+    picked, s = (blocks.x.new_zeros(len(targets), dtype=blocks.dtype) for _ in range(2))
     m = torch.full_like(s, torch.finfo(blocks.dtype).min)
-    mean = torch.zeros_like(blocks.x)
+    mean = torch.zeros_like(blocks.x, dtype=blocks.dtype)
     for v, w, b in blocks.vocabulary():
         local, inside = local_targets(targets, v)
         for r in spans(len(targets), blocks.rows):
@@ -45,8 +47,9 @@ def gradient(
     mean: Tensor,  # (N, D), the second result of ``expectation``
     transform: Transform,
 ) -> Tensor:
-    """(N, D) gradient of x in the dtype of ``mean``."""
-    dx = mean * ((g_lse - g_logp) * transform.gain).unsqueeze(1)
-    for r in spans(len(targets), 1024):  # so that no second (N, D) is held
-        dx[r].addcmul_(weight[targets[r]].to(dx.dtype), (g_logp[r] * slope[r] * transform.gain).unsqueeze(1))
+    """(N, D) gradient of x in the weight's dtype."""
+    dx = mean.new_empty(mean.shape, dtype=weight.dtype)
+    for r in spans(len(targets), ROWS):  # so that no second (N, D) in fp32 is held
+        row = mean[r] * ((g_lse[r] - g_logp[r]) * transform.gain).unsqueeze(1)
+        dx[r] = row.addcmul_(weight[targets[r]].to(row.dtype), (g_logp[r] * slope[r] * transform.gain).unsqueeze(1))
     return dx

@@ -170,7 +170,7 @@ def frozen_gradient(
         target, lse = (torch.where(keep, g, 0.0) for g in (g_logp, g_lse))
         slope = torch.ones_like(state[2]) if slope is None else slope
         y = torch.where(keep, targets, 0)
-        return frozen.gradient(target, lse, weight, y, slope, mean, transform).to(weight.dtype)
+        return frozen.gradient(target, lse, weight, y, slope, mean, transform)
 
 
 @frozen_gradient.register_fake

@@ -6,7 +6,9 @@ The loss of a step over the B samples of its batch, on every rank and micro-batc
     + replay_weight * mean over the tokens of the replayed supervised examples of their nats
 
 Ratios are to the log-probs that were stored with the samples, so they are 1 at the first step up to rounding where
-the policy in training drew them; ``ratio`` in the metrics says so.
+the policy in training drew them; ``ratio`` in the metrics says so. With ``groups.rescore`` they are to what the same
+forward says of the same micro-batches before the first step, and 1 to the bit: what the sampler rounds otherwise, or
+computes in fewer bits, is then no step of the policy; ``kl/sampler`` still tells it.
 """
 
 from __future__ import annotations
@@ -57,7 +59,33 @@ class GroupRound:
         self.options: dict[str, Any] = dict(config.options)
         self.needs_reference = bool(self.options.get("beta"))  # what weighs the KL
         self.ref: dict[Example, Tensor] = {}
+        self.old = [torch.tensor(item.old, dtype=torch.float32) for item in items]
         self.flops = FlopCount(decoder)
+
+    @torch.no_grad()
+    def rescore(self) -> None:
+        """``old`` anew, by the decoder as it is; of each item in the first micro-batch that it will be part of."""
+        if not self.config.groups.rescore:
+            return
+        sizes, seen = [len(row) for row in self.old], set[int]()
+        rows = list(torch.zeros(sum(sizes)).split(sizes))
+        for batch in self.plan:
+            if seen.issuperset(batch):
+                continue
+            for micro in even(self._micros(batch), self.decoder, self.world):
+                if not micro:
+                    idle(self.decoder)
+                    continue
+                logps = padded_logps(self.decoder, [self.items[i].example for i in micro]).cpu()
+                for i, row in zip(micro, logps, strict=True):
+                    if i not in seen:
+                        rows[i].copy_(row[: sizes[i]])
+            seen.update(batch)
+        self.old = list(self.world.all_reduce(torch.cat(rows)).split(sizes))
+
+    def _micros(self, batch: list[int]) -> list[list[int]]:
+        """This rank's share of a step's items, a forward each."""
+        return split(self.world.share(batch), self.costs, self.config.micro_batch_tokens)
 
     def add_reference(self, reference: Decoder, folder: Path) -> None:
         """Log-probs of every token, where the objective weighs a KL; ``reference`` is not needed afterwards."""
@@ -94,10 +122,9 @@ class GroupRound:
         if self.config.lora.rank and self.config.lora.dropout:  # its draws are the step's own, also after a resume
             torch.manual_seed(coordinate_seed(self.seed, "dropout", step, self.world.rank))
         mean_length = sum(len(self.items[i].old) for i in batch) / len(batch)
-        micros = split(self.world.share(batch), self.costs, self.config.micro_batch_tokens)
-        for micro in even(micros, self.decoder, self.world):
+        for micro in even(self._micros(batch), self.decoder, self.world):
             if micro:
-                self._backward([self.items[i] for i in micro], len(batch), mean_length, metrics)
+                self._backward(micro, len(batch), mean_length, metrics)
             else:
                 idle(self.decoder)
         self.replay.backward(step, metrics)
@@ -109,12 +136,13 @@ class GroupRound:
             self.device
         )
 
-    def _backward(self, items: Sequence[GroupItem], batch_size: int, mean_length: float, metrics: StepMetrics) -> None:
+    def _backward(self, micro: Sequence[int], batch_size: int, mean_length: float, metrics: StepMetrics) -> None:
         """Gradient of one micro-batch, its means taken over the whole step's counts."""
+        items = [self.items[i] for i in micro]
         metrics.total("tokens", sum(len(item.example) for item in items))
         metrics.total("flops", self.flops([item.example for item in items]))
         logps = padded_logps(self.decoder, [item.example for item in items])
-        old = self._padded([item.old for item in items])
+        old, drawn = self._padded([self.old[i] for i in micro]), self._padded([item.old for item in items])
         lengths = torch.tensor([len(item.old) for item in items], device=self.device)
         mask = torch.arange(logps.shape[1], device=self.device) < lengths.unsqueeze(1)
         advantages = torch.tensor([item.advantage for item in items], dtype=torch.float32, device=self.device)
@@ -125,7 +153,7 @@ class GroupRound:
         metrics.mean("ratio", torch.exp((logps.detach() - old)[mask].clamp(max=20)))
         metrics.mean("completions/mean_length", lengths)
         metrics.mean("logps", logps.detach().sum(1))
-        gaps = (old - logps.detach())[mask].clamp(max=20)
+        gaps = (drawn - logps.detach())[mask].clamp(max=20)
         metrics.mean("kl/sampler", torch.exp(gaps) - gaps - 1)  # Schulman's third estimator, never below 0
         loss = objective.losses.sum() / batch_size
         metrics.total("loss", loss.detach())

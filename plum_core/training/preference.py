@@ -152,6 +152,8 @@ def train_round(
     with at_work(decoder, config, world, bf16=bf16) as (working, sharers):
         this.decoder = this.replay.decoder = working
         this.world = this.replay.world = sharers
+        if isinstance(this, GroupRound):
+            this.rescore()
         return run_steps(
             working,
             this,

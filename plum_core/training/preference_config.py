@@ -61,6 +61,7 @@ class GroupSettings:
     reward: Literal["passed", "share"] = "passed"  # 1 or 0, or the share of its tests that passed
     scale: Literal["group", "batch", "none"] | None = None  # advantages over which deviation; None: group, rloo none
     informative_only: bool | None = None  # leave out groups of equal rewards; None: dapo does
+    rescore: bool = False  # ratios to the trainer's own log-probs, not the sampler's: 1 to the bit in the first step
     overlong_limit: int = 0  # tokens at which the reward is 1 less (DAPO's soft punishment); 0: no such thing
     overlong_margin: int = 0  # tokens before the limit over which the punishment grows
 

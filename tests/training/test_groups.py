@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,11 +12,14 @@ import torch
 from plum_core.objectives import dapo, grpo, rloo
 from plum_core.records import Outcome, Verdict
 from plum_core.training import Graded, OptimConfig, PreferenceConfig, grade, planned_steps, train_round
+from plum_core.training.checkpoint import complete_checkpoints
 from plum_core.training.groups import group_items
 from plum_core.training.logps import padded_logps
 from plum_core.training.preference import make_round
 from plum_core.training.preference_config import GroupSettings
 from plum_core.training.world import World
+from tests.training.forks import on_ranks
+from tests.training.test_sharding import one_thread  # noqa: F401
 
 
 def config(objective: str = "grpo", **changes) -> PreferenceConfig:
@@ -145,6 +149,46 @@ def test_the_ratio_is_one_at_the_first_step_and_what_passed_becomes_likelier(obj
         now = padded_logps(decoder, [item.example for item in items]).sum(1)
     gain = sum(item.advantage * (float(x) - sum(item.old)) for item, x in zip(items, now, strict=True))
     assert gain > 0
+
+
+@pytest.mark.parametrize("objective", ["grpo", "dapo", "rloo"])
+@pytest.mark.parametrize("weights", ["fp32", "bf16-master"])
+def test_rescored_the_first_ratio_is_one_to_the_bit(objective, weights, make, tmp_path):
+    """Whatever the sampler said, here log-probs to one decimal, and however a step is cut."""
+    rough = own_logps(make.decoder(), make.graded(40))
+    rough = [
+        replace(g, sample=replace(g.sample, logprobs=tuple(round(x, 1) for x in g.sample.logprobs))) for g in rough
+    ]
+    optim = OptimConfig(learning_rate=3e-3, warmup_steps=0, weights=weights)
+    for micro in (None, 60):
+        changes = {"optim": optim, "micro_batch_tokens": micro, "epochs": 2, "groups": GroupSettings(rescore=True)}
+        folder = tmp_path / f"{micro}"
+        rows = train_round(make.decoder(), rough, [], config(objective, **changes), seed=1, folder=folder).rows
+        assert rows[0]["ratio"] == 1.0 and rows[0]["clip_ratio/region_mean"] == 0
+        assert rows[0]["kl/sampler"] > 1e-5 and rows[-1]["ratio"] != 1.0
+    changes["groups"] = GroupSettings()
+    rows = train_round(
+        make.decoder(), rough, [], config(objective, **changes), seed=1, folder=tmp_path / "as said"
+    ).rows
+    assert rows[0]["ratio"] != 1.0
+
+
+def test_rescored_by_two_ranks_and_after_a_kill(make, tmp_path):
+    settings = {"groups": GroupSettings(rescore=True), "save_every": 2, "keep_last": 9, "epochs": 2}
+    graded = make.graded(40)
+
+    def run(folder, world=None):
+        decoder = make.decoder()
+        result = train_round(decoder, graded, [], config("grpo", **settings), seed=1, folder=folder, world=world)
+        return make.flat(decoder), result
+
+    alone, result = run(tmp_path / "one")
+    shutil.rmtree(complete_checkpoints(tmp_path / "one")[-1])
+    again, resumed = run(tmp_path / "one")
+    assert 0 < resumed.resumed_from < result.steps and torch.equal(again, alone)
+    for found, of_two in on_ranks(tmp_path / "ranks", 2, lambda world: run(tmp_path / "two", world)):
+        torch.testing.assert_close(found, alone, rtol=0, atol=1e-6)
+        assert of_two.rows[0]["ratio"] == 1.0
 
 
 def test_a_killed_run_ends_in_the_same_weights(make, tmp_path):

@@ -24,9 +24,9 @@ CASES = {
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Everything but the machine code; and nothing of an earlier test."""
+    """Graphs without machine code; and nothing of an earlier test."""
     torch._dynamo.reset()
-    monkeypatch.setattr(sharding, "compiled", partial(plum_models.compiled.compiled, backend="aot_eager"))
+    monkeypatch.setattr(sharding, "compiled", partial(plum_models.compiled.compiled, backend="eager"))
 
 
 def near(found, wanted, start, name):

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Literal
 
-import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from plum_core.training.optim import OptimConfig
 from plum_models.config import DecoderConfig
@@ -118,7 +118,7 @@ def footprint(
 @lru_cache(maxsize=32)
 def _counts(config: DecoderConfig, lora: LoraConfig | None) -> tuple[int, int, int, int]:
     """Weights: all, the layers' matrices, those of one layer, those of the adapters that ``add_lora`` would make."""
-    with torch.device("meta"):
+    with FakeTensorMode():  # sizes without memory, whatever torch.compile has left of torch.device's own mode
         decoder = Decoder(config)
     adapters = 0
     for name, module in decoder.named_modules():

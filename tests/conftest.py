@@ -18,6 +18,8 @@ for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", 
     os.environ[switch] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+# torch.compile's pool of processes would live on, and die as zombies, beside tests that count processes
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK_NAMES = frozenset({"", "localhost", "::", "::1", "0.0.0.0", socket.gethostname()})

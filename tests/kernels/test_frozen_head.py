@@ -1,4 +1,4 @@
-"""The blocked path for a head that takes no gradient: the same budget, no second pass, no large tensor."""
+"""A head that takes no gradient, blocked and compiled: the same budget, no second pass, no large tensor."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ import pytest
 import torch
 
 from plum_kernels import linear_logprob
+from plum_kernels.compiled import head as compiled
 from plum_kernels.logprob import blocks, engine
-from tests.kernels.test_linear_logprob import OPTIONS, SHAPES, assert_within_budget, make_inputs, outcome, plain
+from tests.kernels.test_linear_logprob import (
+    COMPILED,
+    OPTIONS,
+    SHAPES,
+    assert_within_budget,
+    make_inputs,
+    outcome,
+    plain,
+)
 
 pytestmark = pytest.mark.poison
 FROZEN = (True, False, False)
@@ -20,22 +29,26 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_error_budget(shape, dtype):
+@pytest.mark.parametrize("backend", ["blocked", COMPILED])
+def test_error_budget(shape, dtype, backend):
+    if backend == "compiled" and dtype == torch.float16:
+        backend = "auto"
     hair = {torch.float32: 1e-6, torch.bfloat16: 2**-9, torch.float16: 2**-11}[dtype]
     settings = {"entropy": False, "wanted": FROZEN}
     for seed, options in enumerate(OPTIONS):
         inputs = make_inputs(shape, dtype, seed=seed)
         exact = outcome(inputs, dtype=torch.float64, backend="reference", **settings, **options)
-        fused = outcome(inputs, **settings, **options)
+        fused = outcome(inputs, backend=backend, **settings, **options)
         assert_within_budget(fused, outcome(inputs, compute=plain, **settings, **options), exact, hair)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e4], ids=["equal logits", "logits of 1e4"])
-def test_extreme_logits(scale):
+@pytest.mark.parametrize("backend", ["blocked", COMPILED])
+def test_extreme_logits(scale, backend):
     inputs = make_inputs((23, 3, 47), torch.float32, scale=scale, bias=False)
     settings = {"entropy": False, "wanted": FROZEN}
     exact = outcome(inputs, dtype=torch.float64, backend="reference", **settings)
-    fused = outcome(inputs, **settings)
+    fused = outcome(inputs, backend=backend, **settings)
     assert_within_budget(fused, outcome(inputs, compute=plain, **settings), exact, 1e-6)
     assert all(value.isfinite().all() for value in fused.values())
 
@@ -66,8 +79,18 @@ def test_logits_are_made_once_where_the_head_is_frozen(monkeypatch, wanted, entr
     made = []
     logits = blocks.Blocks.logits
     monkeypatch.setattr(blocks.Blocks, "logits", lambda *args: made.append(1) or logits(*args))
-    outcome(make_inputs((23, 3, 47), torch.float32), wanted=wanted, entropy=entropy)
+    outcome(make_inputs((23, 3, 47), torch.float32), wanted=wanted, entropy=entropy, backend="blocked")
     assert len(made) == passes * 3 * 3  # blocks of 8 x 16 over 21 scored rows x 47 columns
+
+
+@pytest.mark.parametrize("backend", [COMPILED])
+@pytest.mark.parametrize(("wanted", "visits"), [(FROZEN, ["forward"]), ((True, True, False), ["forward", "backward"])])
+def test_the_compiled_head_is_visited_once_where_it_is_frozen(monkeypatch, backend, wanted, visits):
+    seen = []
+    run = compiled.Head._run
+    monkeypatch.setattr(compiled.Head, "_run", lambda self, name, *rest: seen.append(name) or run(self, name, *rest))
+    outcome(make_inputs((23, 3, 47), torch.float32), wanted=wanted, entropy=False, backend=backend)
+    assert seen == visits
 
 
 def test_nothing_is_kept_for_a_gradient_that_nobody_wants(monkeypatch):

@@ -10,6 +10,7 @@ from plum_kernels.head import blocked, reference
 from plum_kernels.head.operator import fused_preference
 from plum_kernels.logprob import blocks
 from plum_kernels.preference.formulas import SPECS
+from tests.kernels.test_linear_logprob import COMPILED
 
 pytestmark = pytest.mark.poison
 NAMES = [name for name in SPECS if not name.startswith("aot")]
@@ -95,13 +96,15 @@ def test_exact_is_the_two_functions_apart(name, backend):
             torch.testing.assert_close(ours[key], value, rtol=1e-8, atol=1e-9, msg=lambda m, k=key: f"{k}: {m}")
 
 
-@pytest.mark.parametrize("backend", ["reference", "blocked"])
+@pytest.mark.parametrize("backend", ["reference", "blocked", COMPILED])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_error_budget(dtype, backend):
-    inputs = problem("dpo", dtype, width=16)
-    _, _, exact = apart("dpo", inputs, torch.float64)
-    _, _, plain = apart("dpo", inputs)
-    _, ours = fused("dpo", inputs, backend)
+@pytest.mark.parametrize("name", ["dpo", "kto", "orpo"])
+def test_error_budget(name, dtype, backend):
+    inputs = problem(name, dtype, width=16)
+    _, _, exact = apart(name, inputs, torch.float64)
+    _, _, plain = apart(name, inputs)
+    got, ours = fused(name, inputs, backend)
+    assert not got.dropped.any()
     hair = {torch.float32: 1e-6, torch.bfloat16: 2**-9}[dtype]
     for key, truth in exact.items():
         allowed = (plain[key].double() - truth).abs().max() + hair * (1 + truth.abs().max())
@@ -167,7 +170,7 @@ def test_scale_and_each_gradient_alone(backend):
         torch.testing.assert_close(own, want[k], rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("backend", ["reference", "blocked"])
+@pytest.mark.parametrize("backend", ["reference", "blocked", COMPILED])
 def test_nothing_at_all(backend):
     got, made = fused("dpo", problem("dpo", torch.float32, lengths=()), backend)
     assert float(got.loss.detach()) == 0 and not any(value.any() for value in made.values())
@@ -206,6 +209,7 @@ def test_twenty_runs_are_bit_equal():
         ({"scale": torch.ones(3)}, "scale must be"),
         ({"gamma": 1.0}, "cannot honour gamma"),
         ({"backend": "triton"}, "needs a GPU"),
+        ({"backend": "compiled", "threshold": 1e-3}, "compiled' has no filter"),
         ({"hidden": torch.zeros(1, 4, 3)}, r"one target per hidden row|must be \(T, D\)"),
     ],
     ids=lambda x: str(x)[:30],

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from plum_kernels import linear_logprob
 from plum_kernels.logprob.operator import frozen_gradient, fused_gradient, fused_logprob
-from tests.kernels.test_linear_logprob import make_inputs
+from tests.kernels.test_linear_logprob import COMPILED, make_inputs
 
 SETTINGS = [1.3, 0.6, 5.0]
 
@@ -20,10 +20,11 @@ def leaves(dtype=torch.float32, shape=(9, 3, 19)):
 
 @pytest.mark.parametrize("entropy", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_opcheck(dtype, entropy):
+@pytest.mark.parametrize("backend", ["blocked", COMPILED])
+def test_opcheck(dtype, entropy, backend):
     x, w, b, y = leaves(dtype)
-    torch.library.opcheck(fused_logprob, (x, w, y, b, -100, SETTINGS, entropy, False, "blocked"))
-    torch.library.opcheck(fused_logprob, (x, w, y, None, -100, SETTINGS, entropy, False, "blocked"))
+    torch.library.opcheck(fused_logprob, (x, w, y, b, -100, SETTINGS, entropy, False, backend))
+    torch.library.opcheck(fused_logprob, (x, w, y, None, -100, SETTINGS, entropy, False, backend))
 
 
 def test_opcheck_of_the_frozen_head():
@@ -54,7 +55,7 @@ def gradients(function, *arrays):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("backend", ["blocked", "reference"])
+@pytest.mark.parametrize("backend", ["blocked", "reference", COMPILED])
 def test_compiles_as_one_graph(backend, frozen):
     x, w, b, y = leaves()
     if frozen:
@@ -94,7 +95,7 @@ def test_activation_checkpointing(reentrant):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("backend", ["blocked", "reference"])
+@pytest.mark.parametrize("backend", ["blocked", "reference", COMPILED])
 def test_autocast_casts_the_operands_and_nothing_else(backend):
     x, w, b, y = leaves(shape=(9, 16, 47))
     low = gradients(lambda *a: linear_logprob(a[0].bfloat16(), a[1].bfloat16(), y, bias=a[2], backend=backend), x, w, b)

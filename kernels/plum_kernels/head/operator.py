@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plum_kernels.head.chunks import Head, Score, reference_score, run
 from plum_kernels.logprob.blocks import Transform
-from plum_kernels.logprob.engine import check_range
+from plum_kernels.logprob.engine import check_range, settle
 from plum_kernels.preference.formulas import SPECS, Given
 
 
@@ -26,6 +26,10 @@ def _parts(backend: str) -> tuple[Any, Score]:
         from plum_kernels.head.blocked import BlockedHead
 
         return BlockedHead, reference_score
+    if backend == "compiled":
+        from plum_kernels.head.compiled import CompiledHead
+
+        return CompiledHead, reference_score
     from plum_kernels.head.triton_backend import TritonHead, triton_score  # a second to import
 
     return TritonHead, triton_score
@@ -72,11 +76,12 @@ def fused_preference(
             point,
             alignment,
         )
-        build, score = _parts(backend)
+        rows = x[index]
+        build, score = _parts("blocked" if threshold and backend == "auto" else settle(backend, rows))
         temperature, logit_scale, softcap = settings
         transform = Transform(temperature=temperature, logit_scale=logit_scale, softcap=softcap or None)
         want = (wanted[0], wanted[1], wanted[2])
-        head: Head = build(x[index], weight, y, bias, transform, threshold, want, max(longest, 1))
+        head: Head = build(rows, weight, y, bias, transform, threshold, want, max(longest, 1))
         options = dict(zip(spec.options, values, strict=True))
         out = run(head, starts, given, scale, objective, options, score, any(want), x.device)
         dx, dw, db = head.results()

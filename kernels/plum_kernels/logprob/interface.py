@@ -13,7 +13,7 @@ from plum_kernels.logprob.engine import check_range, has_expectation
 from plum_kernels.logprob.operator import fused_logprob, settings_of
 from plum_kernels.logprob.reference import reference_logprob
 
-BACKENDS = ("blocked", "reference", "triton")
+BACKENDS = ("blocked", "compiled", "reference", "triton")
 
 
 class LinearLogprob(NamedTuple):
@@ -137,8 +137,10 @@ def linear_logprob(
     part, and all get the whole result. hidden, targets and what is made of the results must be the same on every rank.
 
     backend: "blocked" never holds more than a 2 MiB block of the (tokens, V) logits and makes each block
-    again in backward; "reference" is the definition and holds them all; "triton" (a GPU, no fp64) tiles them
-    in one kernel; "auto" is "blocked", until the Triton kernels have been timed on a GPU.
+    again in backward, by torch's operators; "compiled" (a CPU with AVX-512, fp32 and bf16) does so in C++ that is
+    compiled at its first use, bf16 multiplied as it is and summed in fp32; "reference" is the definition and holds
+    all logits; "triton" (a GPU, no fp64) tiles them in one kernel. "auto" is "compiled" on a CPU that can have it,
+    else "blocked", also on GPUs until the Triton kernels have been timed on one; what a CPU lacks is said once.
 
     Raises ValueError for shapes, dtypes, devices or options that do not fit, and for a target outside the
     vocabulary.
@@ -164,7 +166,7 @@ def linear_logprob(
         with torch.autocast(hidden.device.type, enabled=False):
             parts = _reference(*flat)
     else:
-        parts = _fused(*flat, "blocked" if backend == "auto" else backend)
+        parts = _fused(*flat, backend)
     logp, logsumexp, h = (None if part is None else part.view(targets.shape) for part in parts)
     assert logp is not None and logsumexp is not None
     return LinearLogprob(logp, logsumexp, h)

@@ -64,10 +64,11 @@ def fused_logprob(
         y = scored.take(targets)
         engine.check_range(y, len(weight), ignore_index)
         problem = engine.Problem(scored.take(x), weight, y, bias, _transform(settings))
+        backend = engine.settle(backend, problem.x)
         nothing = x.new_zeros(0, dtype=_wide(x))
         h, mean = nothing, nothing.new_zeros(0, x.shape[1])
         if keep:
-            picked, m, s, mean = engine.expectation(problem)
+            picked, m, s, mean = engine.expectation(problem, backend)
             mean = scored.put(mean)
         else:
             picked, m, s, t = engine.statistics(problem, entropy, backend)
@@ -117,6 +118,7 @@ def fused_gradient(
     with torch.autocast(x.device.type, enabled=False):
         scored = _Scored(targets, ignore_index)
         problem = engine.Problem(scored.take(x), weight, scored.take(targets), bias, _transform(settings))
+        backend = engine.settle(backend, problem.x)
         m, s = scored.take(state[0]), scored.take(state[1])
         entropy = None if g_entropy is None else scored.take(g_entropy)
         upstream = Upstream(target=scored.take(g_logp), lse=scored.take(g_lse), entropy=entropy)

@@ -1,10 +1,12 @@
 """linear_logprob beside what one writes without it: log_softmax of all logits, then gather.
 
     python kernels/benchmarks/linear_logprob.py                        # the embedded policy's head and a 32k one
-    python kernels/benchmarks/linear_logprob.py --shapes 2048x896x151936 --dtypes float32 bfloat16
+    python kernels/benchmarks/linear_logprob.py --shapes 2048x896x151936 --dtypes float32 bfloat16 --repeats 3
+    python kernels/benchmarks/linear_logprob.py --methods naive compiled trl torch    # beside peers
 
-Checks first that both agree, then times forward and backward of both in turn (medians, one process, CPU seconds on
-a CPU), measures what each holds at its peak beyond inputs and outputs, and writes a dated table to results/.
+Checks first that all agree, then times forward and backward of each in turn (medians, one process, CPU seconds on
+a CPU), measures what each holds at its peak beyond its inputs, gradients included, and writes a dated table to
+results/. The first method is the one that the others are held to and compared with.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class Config:
 
     shapes: tuple[str, ...] = ("4000x96x1536", "1024x896x32000")  # rows x width x vocabulary
     dtypes: tuple[str, ...] = ("float32",)
+    methods: tuple[str, ...] = ("naive", "blocked", "compiled")  # of naive, blocked, compiled, triton, trl, torch
     repeats: int = 5
     threads: int = 1
     frozen_head: bool = False  # no gradient of the weight
@@ -51,11 +54,27 @@ def naive(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1)
 
 
-def blocked(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    return linear_logprob(hidden, weight, targets, backend="blocked").logp
+def ours(backend: str) -> Method:
+    return lambda hidden, weight, targets: linear_logprob(hidden, weight, targets, backend=backend).logp
 
 
-METHODS: dict[str, Method] = {"naive": naive, "blocked": blocked}
+def trl(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    from trl.kernels import ChunkedLogProbFunction
+
+    logp: Tensor = ChunkedLogProbFunction.apply(hidden, weight, None, targets, 1.0, 32768, None, 1.0, ())[0]
+    return logp
+
+
+def torch_chunked(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    return -torch.nn.functional.linear_cross_entropy(hidden, weight, targets, reduction="none")
+
+
+METHODS: dict[str, Method] = {
+    "naive": naive,
+    **{name: ours(name) for name in ("blocked", "compiled", "triton")},
+    "trl": trl,
+    "torch": torch_chunked,
+}
 
 
 def make_inputs(shape: str, dtype: torch.dtype, config: Config) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -73,17 +92,19 @@ def run(method: Method, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
     logp = method(hidden, weight, targets)
     logp.backward(upstream)
     named = {"logp": logp.detach(), "dhidden": hidden.grad, "dweight": weight.grad}
-    return {name: value.float() for name, value in named.items() if value is not None}
+    return {name: value for name, value in named.items() if value is not None}
 
 
-def check(inputs: tuple[Tensor, ...], dtype: torch.dtype) -> None:
+def check(inputs: tuple[Tensor, ...], methods: dict[str, Method]) -> None:
     """Refuse to time what does not agree: relative error of each result, by norm."""
-    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
-    wanted = run(naive, inputs)
-    for name, got in run(blocked, inputs).items():
-        error = ((got - wanted[name]).norm() / wanted[name].norm()).item()
-        if not error <= tolerance:
-            raise SystemExit(f"{name} differs by {error:.1e}, allowed {tolerance:.0e}: nothing was timed")
+    tolerance = 1e-4 if inputs[0].dtype == torch.float32 else 3e-2
+    first, *others = methods
+    wanted = run(methods[first], inputs)
+    for method in others:
+        for name, got in run(methods[method], inputs).items():
+            error = ((got.float() - wanted[name].float()).norm() / wanted[name].float().norm()).item()
+            if not error <= tolerance:
+                raise SystemExit(f"{name} of {method} is {error:.1e} off, allowed {tolerance:.0e}: nothing was timed")
 
 
 def status_mib(key: str) -> float:
@@ -122,14 +143,15 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 def measure(shape: str, dtype: str, config: Config) -> list[dict[str, object]]:
     inputs = make_inputs(shape, getattr(torch, dtype), config)
-    check(inputs, getattr(torch, dtype))
-    times: dict[str, list[float]] = {name: [] for name in METHODS}
+    methods = {name: METHODS[name] for name in config.methods}
+    check(inputs, methods)
+    times: dict[str, list[float]] = {name: [] for name in methods}
     peaks: dict[str, float] = {}
-    for name, method in METHODS.items():
+    for name, method in methods.items():
         inputs[0].grad = inputs[1].grad = None
         peaks[name] = peak_mib(lambda method=method: run(method, inputs), config.device)
     for _ in range(config.repeats):  # in turn, so that a slow minute hits both
-        for name, method in METHODS.items():
+        for name, method in methods.items():
             times[name].append(seconds(lambda method=method: run(method, inputs), config.device))
     return [
         {
@@ -138,9 +160,11 @@ def measure(shape: str, dtype: str, config: Config) -> list[dict[str, object]]:
             "method": name,
             "seconds": statistics.median(times[name]),
             "spread": (max(times[name]) - min(times[name])) / statistics.median(times[name]),
+            "time_ratio": statistics.median(times[name]) / statistics.median(times[config.methods[0]]),
             "peak_mib": peaks[name],
+            "memory_ratio": peaks[name] / peaks[config.methods[0]],
         }
-        for name in METHODS
+        for name in methods
     ]
 
 
@@ -161,16 +185,18 @@ def machine(config: Config) -> dict[str, object]:
 
 
 def table(rows: list[dict[str, object]], about: dict[str, object], config: Config) -> str:
+    first = config.methods[0]
     head = "fwd + bwd to hidden" + ("" if config.frozen_head else " and weight")
     lines = [
         f"{about['device']} ({about['capability']}), {config.threads} thread(s), load {about['load']:.1f}, "
         f"torch {about['torch']}, {about['date']}; {head}; medians of {config.repeats}, in turn",
         "",
-        "| rows x width x vocabulary | dtype | method | CPU s | spread | peak MiB |",
-        "|---|---|---|---|---|---|",
+        f"| rows x width x vocabulary | dtype | method | CPU s | spread | x {first} | peak MiB | x {first} |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
-        figures = f"{r['seconds']:.3f} | {r['spread']:.0%} | {r['peak_mib']:.0f}"
+        time, memory = f"{r['seconds']:.3f} | {r['spread']:.0%}", f"{r['peak_mib']:.0f}"
+        figures = f"{time} | {r['time_ratio']:.2f} | {memory} | {r['memory_ratio']:.3f}"
         lines.append(f"| {r['shape']} | {r['dtype']} | {r['method']} | {figures} |")
     return "\n".join(lines)
 
@@ -183,6 +209,7 @@ def main(config: Config) -> None:
     print(text)
     config.results.mkdir(parents=True, exist_ok=True)
     kind = "frozen-head" if config.frozen_head else "trained-head"
+    kind += "-peers" if {"trl", "torch"} & set(config.methods) else ""
     name = f"{about['date']}-linear-logprob-{config.device}-{kind}"
     settings = {key: value for key, value in asdict(config).items() if key != "results"}
     (config.results / f"{name}.json").write_text(json.dumps({**about, "config": settings, "rows": rows}, indent=1))

@@ -89,3 +89,22 @@ static inline v16 tanh_16(v16 x) {
     p = p * z - 3.33332819422e-1f;
     return size < 0.625f ? x + x * z * p : far;
 }
+
+// 16 x 16 words, each row a vector, turned over their diagonal: four rounds of exchanges between rows 8, 4, 2, 1 apart
+static inline void turn(n16 *rows) {
+    const n16 low[4] = {{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
+                        {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},
+                        {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},
+                        {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30}};
+#pragma GCC unroll 4
+    for (int round = 0; round < 4; round++) {
+        const int apart = 8 >> round;
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++)
+            if (!(i & apart)) {
+                const n16 a = rows[i], b = rows[i + apart];
+                rows[i] = __builtin_shuffle(a, b, low[round]);
+                rows[i + apart] = __builtin_shuffle(a, b, low[round] + apart);
+            }
+    }
+}

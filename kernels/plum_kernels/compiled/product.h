@@ -35,15 +35,23 @@ static inline i64 place(const bf16 *, i64 k, i64 j) { return (k / 2 * PANEL + j)
 static inline i64 depth(const float *, i64 k) { return k; }
 static inline i64 depth(const bf16 *, i64 k) { return up(k, 2); }
 
-// B = the transpose of ``count`` rows of source (row stride ``stride``, ``width`` wide): one panel
+// B = the transpose of ``count`` rows of source (row stride ``stride``, ``width`` wide): one panel, whose words are one
+// fp32 or two bf16
 template <typename X>
 static void pack_transposed(const X *source, i64 stride, i64 count, i64 width, X *panel) {
-    const i64 deep = depth(source, width);
+    const i64 each = 4 / sizeof(X), deep = depth(source, width), whole = width / (16 * each) * (16 * each);
     if (count < PANEL || deep != width) memset((void *)panel, 0, deep * PANEL * sizeof(X));
-    for (i64 k0 = 0; k0 < width; k0 += 16)
-        for (i64 j0 = 0; j0 < count; j0 += 16)
-            for (i64 j = j0; j < least(j0 + 16, count); j++)
-                for (i64 k = k0; k < least(k0 + 16, width); k++) panel[place(panel, k, j)] = source[j * stride + k];
+    for (i64 j0 = 0; j0 < count; j0 += 16) {
+        const i64 rows = least(16, count - j0);
+        for (i64 k = 0; k < whole; k += 16 * each) {
+            n16 words[16] = {};
+            for (i64 j = 0; j < rows; j++) memcpy(&words[j], source + (j0 + j) * stride + k, 64);
+            turn(words);
+            for (i64 i = 0; i < 16; i++) memcpy((void *)(panel + place(panel, k + i * each, j0)), &words[i], 64);
+        }
+        for (i64 j = j0; j < j0 + rows; j++)
+            for (i64 k = whole; k < width; k++) panel[place(panel, k, j)] = source[j * stride + k];
+    }
 }
 
 // B = ``count`` rows of source, ``width`` columns from its first: one panel of at most PANEL columns

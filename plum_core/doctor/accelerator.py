@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from plum_core.doctor.finding import Finding
+from plum_kernels.compiled import head
 
 GIB = 1 << 30
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -41,6 +42,7 @@ def look_at_torch() -> Iterator[Finding]:
     if gpu:
         yield from gpu_memory()
     yield triton_finding(gpu)
+    yield compiled_finding()
     yield flash_finding(gpu)
     backends = [n for n in ("gloo", "nccl") if getattr(torch.distributed, f"is_{n}_available")()]
     yield Finding(name="processes", value=f"torch.distributed with {', '.join(backends) or 'no back end'}")
@@ -119,4 +121,18 @@ def triton_finding(gpu: bool) -> Finding:
         value=f"{triton}, C compiler {compiler or 'not found'}",
         state="ok" if compiler else "missing",
         remedy="" if compiler else "apt-get install gcc: Triton builds its launcher with it",
+    )
+
+
+def compiled_finding() -> Finding:
+    """Functions for CPUs that are compiled where they run; without them torch's operators compute the same."""
+    lacks = {str(dtype).removeprefix("torch."): head.missing(dtype) for dtype in head.DTYPES}
+    have = [name for name, reason in lacks.items() if reason is None]
+    reasons = sorted({reason for reason in lacks.values() if reason})
+    compiler = "compiler" in "".join(reasons)
+    return Finding(
+        name="compiled log-probs",
+        value="; ".join([*([", ".join(have)] if have else []), *reasons]),
+        state="slow" if compiler else "ok" if have else "absent",
+        remedy="apt-get install g++: log-probs and their gradients take half the time" if compiler else "",
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from plum_core.doctor import Finding, accelerator, machine, project, sandbox, verdict
+from plum_kernels.compiled import head
 from tests.conftest import ROOT
 
 
@@ -23,7 +24,9 @@ def report() -> dict[str, object]:
 def test_every_subject_is_looked_at_once(report: dict[str, object]) -> None:
     names = [finding["name"] for finding in report["findings"]]
     assert len(names) == len(set(names))
-    assert {"Python", "cores", "memory", "disk", "torch", "GPU", "triton", "flash-attn"} <= set(names)
+    assert {"Python", "cores", "memory", "disk", "torch", "GPU", "triton", "flash-attn", "compiled log-probs"} <= set(
+        names
+    )
     assert {"seccomp", "Landlock", "user namespaces", "cgroup v2", "sandbox", "models/tiny"} <= set(names)
 
 
@@ -50,6 +53,14 @@ def test_a_loaded_machine_is_called_slow(monkeypatch: pytest.MonkeyPatch) -> Non
     assert machine.cores_finding().state == "slow"
     monkeypatch.setattr(machine.os, "getloadavg", lambda: (0.1, 0.0, 0.0))
     assert machine.cores_finding().state == "ok"
+
+
+def test_a_machine_without_a_compiler_is_told_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "missing", lambda dtype: "head.cpp needs a C++ compiler and none is on PATH")
+    finding = accelerator.compiled_finding()
+    assert finding.state == "slow" and finding.remedy.startswith("apt-get install g++")
+    monkeypatch.setattr(head, "missing", lambda dtype: None)
+    assert accelerator.compiled_finding().value == "float32, bfloat16"
 
 
 def test_a_machine_that_cannot_confine_cannot_run() -> None:

@@ -1,0 +1,1 @@
+"""pytest-benchmark suites: each case is held to its definition, then timed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from plum_kernels.attention.interface import packed_attention
 from plum_kernels.decoder.interface import add_rms_norm, norm_rotate, swiglu
+from plum_kernels.dense import linear
 from plum_kernels.head.interface import LinearPreference, linear_preference
 from plum_kernels.logprob.interface import BACKENDS, LinearLogprob, linear_logprob
 from plum_kernels.norm import rms_norm
@@ -15,6 +16,7 @@ __all__ = [
     "LinearPreference",
     "PreferenceLoss",
     "add_rms_norm",
+    "linear",
     "linear_logprob",
     "linear_preference",
     "norm_rotate",

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plum_kernels import linear
 from plum_models.config import DecoderConfig
+from plum_models.linear import Linear
 from plum_models.lora import effective_weight
 from plum_models.norms import RMSNorm
 from plum_models.rope import rotate
@@ -96,10 +98,10 @@ class Attention(nn.Module):
     def __init__(self, c: DecoderConfig) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = c.num_attention_heads, c.num_key_value_heads, c.head_dim
-        self.q_proj = nn.Linear(c.hidden_size, self.heads * c.head_dim, bias=c.attention_bias)
-        self.k_proj = nn.Linear(c.hidden_size, self.kv_heads * c.head_dim, bias=c.attention_bias)
-        self.v_proj = nn.Linear(c.hidden_size, self.kv_heads * c.head_dim, bias=c.attention_bias)
-        self.o_proj = nn.Linear(self.heads * c.head_dim, c.hidden_size, bias=c.attention_out_bias)
+        self.q_proj = Linear(c.hidden_size, self.heads * c.head_dim, bias=c.attention_bias)
+        self.k_proj = Linear(c.hidden_size, self.kv_heads * c.head_dim, bias=c.attention_bias)
+        self.v_proj = Linear(c.hidden_size, self.kv_heads * c.head_dim, bias=c.attention_bias)
+        self.o_proj = Linear(self.heads * c.head_dim, c.hidden_size, bias=c.attention_out_bias)
         self.q_norm = RMSNorm(c.head_dim, c.rms_norm_eps) if c.qk_norm else None
         self.k_norm = RMSNorm(c.head_dim, c.rms_norm_eps) if c.qk_norm else None
         self.joined: Joined | None = None
@@ -144,7 +146,7 @@ class JoinedLinear:
     bias: Tensor | None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
 
 def joined(linears: Sequence[nn.Linear]) -> JoinedLinear:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from plum_models.attention import Attend, Attention, causal, joined, soft_cap
 from plum_models.config import DecoderConfig
+from plum_models.linear import Linear
 from plum_models.mla import LatentAttention
 from plum_models.mlp import GatedMLP, PlainMLP
 from plum_models.moe import SparseMLP
@@ -81,9 +82,7 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.norm = make_norm(config)
-        self.lm_head = (
-            None if config.tie_word_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        )
+        self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @property
     def head_weight(self) -> Tensor:

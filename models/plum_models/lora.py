@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plum_kernels import linear
+from plum_models.linear import Linear
+
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "c_fc", "c_proj")
 DEFAULT_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -63,11 +66,11 @@ class LoraLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out) in x's dtype; the adapter's products are in that dtype too."""
-        out = F.linear(x, self.weight, self.bias)
+        out = linear(x, self.weight, self.bias)
         if not self.enabled or self.merged:
             return out
-        inner = F.linear(F.dropout(x, self.config.dropout, self.training), self.lora_A.to(x.dtype))
-        return out + self.scale * F.linear(inner, self.lora_B.to(x.dtype))
+        inner = linear(F.dropout(x, self.config.dropout, self.training), self.lora_A.to(x.dtype))
+        return out + self.scale * linear(inner, self.lora_B.to(x.dtype))
 
 
 def adapted(module: nn.Module) -> list[tuple[str, LoraLinear]]:
@@ -143,7 +146,7 @@ def fold_lora(decoder: nn.Module) -> None:
     """Merge, and make plain trainable layers of the adapted ones: a decoder as any other, which ``save`` takes."""
     merge_lora(decoder)
     for name, layer in adapted(decoder):
-        plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        plain = Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
         plain.weight = layer.weight
         plain.bias = layer.bias
         place, _, last = name.rpartition(".")

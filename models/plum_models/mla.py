@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plum_models.config import DecoderConfig
+from plum_models.linear import Linear
 from plum_models.norms import RMSNorm
 from plum_models.rope import rotate
 
@@ -39,16 +40,16 @@ class LatentAttention(nn.Module):
         self.head_dim, self.score_scale = c.head_dim, c.rope.score_scale
         heads, rank, bias = c.num_attention_heads, c.kv_lora_rank, c.attention_bias
         if c.q_lora_rank is None:
-            self.q_proj = nn.Linear(c.hidden_size, heads * c.head_dim, bias=False)
+            self.q_proj = Linear(c.hidden_size, heads * c.head_dim, bias=False)
         else:
-            self.q_a_proj = nn.Linear(c.hidden_size, c.q_lora_rank, bias=bias)
+            self.q_a_proj = Linear(c.hidden_size, c.q_lora_rank, bias=bias)
             self.q_a_layernorm = RMSNorm(c.q_lora_rank, LATENT_EPS)
-            self.q_b_proj = nn.Linear(c.q_lora_rank, heads * c.head_dim, bias=False)
+            self.q_b_proj = Linear(c.q_lora_rank, heads * c.head_dim, bias=False)
         self.rank, self.through_latent = rank, c.q_lora_rank is not None
-        self.kv_a_proj_with_mqa = nn.Linear(c.hidden_size, rank + self.rotated, bias=bias)
+        self.kv_a_proj_with_mqa = Linear(c.hidden_size, rank + self.rotated, bias=bias)
         self.kv_a_layernorm = RMSNorm(rank, LATENT_EPS)
-        self.kv_b_proj = nn.Linear(rank, heads * (self.nope + self.value), bias=False)
-        self.o_proj = nn.Linear(heads * self.value, c.hidden_size, bias=c.attention_out_bias)
+        self.kv_b_proj = Linear(rank, heads * (self.nope + self.value), bias=False)
+        self.o_proj = Linear(heads * self.value, c.hidden_size, bias=c.attention_out_bias)
 
     def _queries(self, x: Tensor) -> Tensor:
         """(B, S, D) to (B, S, H, E)."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from plum_models.attention import Joined
 from plum_models.config import DecoderConfig
+from plum_models.linear import Linear
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -24,9 +25,9 @@ class GatedMLP(nn.Module):
 
     def __init__(self, c: DecoderConfig, inner: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(c.hidden_size, inner, bias=c.mlp_bias)
-        self.up_proj = nn.Linear(c.hidden_size, inner, bias=c.mlp_bias)
-        self.down_proj = nn.Linear(inner, c.hidden_size, bias=c.mlp_bias)
+        self.gate_proj = Linear(c.hidden_size, inner, bias=c.mlp_bias)
+        self.up_proj = Linear(c.hidden_size, inner, bias=c.mlp_bias)
+        self.down_proj = Linear(inner, c.hidden_size, bias=c.mlp_bias)
         self.act = ACTIVATIONS[c.activation]
         self.joined: Joined | None = None  # gate and up as one product, (..., D) to (..., 2I)
 
@@ -44,8 +45,8 @@ class PlainMLP(nn.Module):
 
     def __init__(self, c: DecoderConfig, inner: int) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(c.hidden_size, inner, bias=c.mlp_bias)
-        self.c_proj = nn.Linear(inner, c.hidden_size, bias=c.mlp_bias)
+        self.c_fc = Linear(c.hidden_size, inner, bias=c.mlp_bias)
+        self.c_proj = Linear(inner, c.hidden_size, bias=c.mlp_bias)
         self.act = ACTIVATIONS[c.activation]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plum_models.config import DecoderConfig
+from plum_models.linear import Linear
 from plum_models.lora import effective_weight
 from plum_models.mlp import GatedMLP
 
@@ -23,7 +24,7 @@ class SparseMLP(nn.Module):
 
     def __init__(self, c: DecoderConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(c.hidden_size, c.num_experts, bias=False)
+        self.gate = Linear(c.hidden_size, c.num_experts, bias=False)
         self.experts = nn.ModuleList(GatedMLP(c, c.moe_intermediate_size) for _ in range(c.num_experts))
         self.per_token, self.normalised = c.num_experts_per_tok, c.norm_topk_prob
         self.scale, self.fp32 = c.routed_scaling_factor, c.fp32_router

@@ -16,7 +16,8 @@ from plum_core.sampling.native import why_not
 from plum_core.sampling.paged import PagedBatch
 from plum_core.sampling.params import Completion, Request, SamplingParams
 from plum_core.sampling.stats import SamplerStats
-from plum_core.sampling.weights import Weights, can_pack, weights_of
+from plum_core.sampling.weights import Kind, Weights, can_pack, weights_of
+from plum_kernels.cpu_decode import multiplies
 from plum_kernels.cpu_decode.build import library
 from plum_models.decoder import Decoder
 from plum_models.tokenizer import Tokenizer
@@ -96,6 +97,8 @@ class Sampler:
             if reason is not None:
                 raise ValueError(f"native decoding cannot run: {reason}")
             library()  # compiled now, or refused
+        compiled = native and not packed and not int8 and multiplies(decoder.head_weight.dtype)
+        self.kind: Kind = "int8" if int8 else "compiled" if compiled else "tiled" if invariant else "plain"
         self.decoder, self.tokenizer, self.packed, self.native, self.int8 = decoder, tokenizer, packed, native, int8
         self.invariant = invariant
         self.max_rows, self.cohort_rows = max_rows, cohort_rows
@@ -175,7 +178,7 @@ class Sampler:
             self.decoder,
             packed_rows=self.max_rows if self.packed else 0,
             native_rows=self.max_rows if self.native else 0,
-            kind="int8" if self.int8 else "tiled" if self.invariant else "plain",
+            kind=self.kind,
         )
 
     def _awake(self) -> None:

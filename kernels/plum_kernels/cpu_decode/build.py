@@ -73,7 +73,7 @@ def _threads(path: str) -> tuple[str, ...]:
     """The flag for OpenMP, where the compiler has it."""
     with tempfile.TemporaryDirectory() as folder:
         empty = Path(folder) / "empty.cpp"
-        empty.write_text("#include <omp.h>\nextern \"C\" int threads() { return omp_get_max_threads(); }\n")
+        empty.write_text('#include <omp.h>\nextern "C" int threads() { return omp_get_max_threads(); }\n')
         asked = [path, THREADS, "-shared", "-fPIC", "-o", empty.with_suffix(".so"), empty]
         if subprocess.run(asked, capture_output=True, check=False).returncode == 0:
             return (THREADS,)

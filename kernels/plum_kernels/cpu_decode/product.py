@@ -32,7 +32,9 @@ class Matrix:
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.outputs, self.inputs = weight.shape
         if self.inputs % 2 or weight.device.type != "cpu":
-            raise ValueError(f"a weight of an even number of inputs on the CPU is needed, got {tuple(weight.shape)} on {weight.device}")
+            raise ValueError(
+                f"a weight of an even number of inputs on the CPU is needed, got {tuple(weight.shape)} on {weight.device}"
+            )
         self.dtype, weight = weight.dtype, weight.detach().contiguous()
         self.panels = weight.new_empty((-(-self.outputs // PANEL) * PANEL, self.inputs))
         pack = compiled("pack", self.dtype)

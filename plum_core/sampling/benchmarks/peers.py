@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import transformers
 from plum_core.sampling import Request
 from plum_models import Decoder
 from plum_models.families import to_json
+
+Pass = tuple[int, float, float]  # tokens, CPU-seconds, seconds
 
 
 def hugging_face(decoder: Decoder) -> Any:
@@ -35,11 +38,11 @@ def hugging_face(decoder: Decoder) -> Any:
     return model.eval()
 
 
-def generate(model: Any, requests: Sequence[Request], samples: int, new: int) -> Callable[[], int]:
-    """A pass of ``generate``: the tokens it drew."""
+def generate(model: Any, requests: Sequence[Request], samples: int) -> Callable[[int], int]:
+    """A pass of ``generate`` for so many new tokens a sample: the tokens it drew."""
     ids = torch.tensor([r.token_ids for r in requests])
 
-    def work() -> int:
+    def work(new: int) -> int:
         out = model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
             num_return_sequences=samples, max_new_tokens=new, pad_token_id=0,
@@ -66,9 +69,10 @@ class Vllm:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
         }  # fmt: skip
+        self.said = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would fill
         self.process = subprocess.Popen(
             [python, Path(__file__).with_name("vllm_worker.py")], env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said,
         )  # fmt: skip
         self._ask(settings)
         self.version = self.last["ready"]
@@ -78,13 +82,12 @@ class Vllm:
         print(json.dumps(message), file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
-            assert self.process.stderr is not None
-            raise SystemExit(f"vLLM ended: {self.process.stderr.read()[-3000:]}")
+            self.said.seek(0)
+            raise SystemExit(f"vLLM ended: {self.said.read()[-3000:]}")
         self.last: dict[str, Any] = json.loads(line)
 
-    def __call__(self, logprobs: bool) -> tuple[int, float, float]:
-        """A pass: its tokens, CPU-seconds and seconds."""
-        self._ask({"logprobs": 0 if logprobs else None})
+    def __call__(self, new: int, logprobs: bool) -> Pass:
+        self._ask({"new_tokens": new, "logprobs": 0 if logprobs else None})
         return self.last["tokens"], self.last["cpu_s"], self.last["wall_s"]
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """vLLM in an interpreter of its own, one pass for each line it is sent: ``peers.Vllm`` starts it and speaks with it.
 
-The first line of stdin is a JSON object of ``Settings``, every later one {"logprobs": null or 0}: without log-probs, or
-with the drawn token's. Each is answered by a line {"tokens", "cpu_s", "wall_s"} on stdout; {"ready": version} comes
+The first line of stdin is a JSON object of ``Settings``, every later one {"new_tokens": n, "logprobs": null or 0}: null
+is without log-probs, 0 with the drawn token's. Each is answered by a line {"tokens", "cpu_s", "wall_s"} on stdout; {"ready": version} comes
 first. What vLLM itself prints goes to stderr. CPU-seconds are those of this process and of its children.
 """
 
@@ -21,7 +21,7 @@ class Settings:
     eager: bool
     prompts: list[list[int]]
     samples: int  # of each prompt
-    new_tokens: int
+    new_tokens: int  # of a sample at most
 
 
 def cpu_s() -> float:
@@ -53,9 +53,10 @@ def main() -> None:
     prompts = [{"prompt_token_ids": ids} for ids in settings.prompts]
     print(json.dumps({"ready": vllm.__version__}), file=answers)
     for line in sys.stdin:
+        asked = json.loads(line)
         params = vllm.SamplingParams(
-            n=settings.samples, temperature=1.0, max_tokens=settings.new_tokens, ignore_eos=True, detokenize=False,
-            logprobs=json.loads(line)["logprobs"],
+            n=settings.samples, temperature=1.0, max_tokens=asked["new_tokens"], logprobs=asked["logprobs"],
+            ignore_eos=True, detokenize=False,
         )  # fmt: skip
         engine.reset_prefix_cache()  # every pass computes its prompts
         cpu, wall = cpu_s(), time.perf_counter()

@@ -20,7 +20,7 @@ from plum_models.norms import RMSNorm
 
 Product = Packed | Int8 | Tiled | Compiled
 Kind = Literal["plain", "int8", "tiled", "compiled"]
-PRODUCTS = {"int8": Int8, "tiled": Tiled, "compiled": Compiled}
+PRODUCTS: dict[str, type[Int8] | type[Tiled] | type[Compiled]] = {"int8": Int8, "tiled": Tiled, "compiled": Compiled}
 
 
 class OneCallNorm(nn.Module):

@@ -74,7 +74,7 @@ def _threads(path: str) -> tuple[str, ...]:
     with tempfile.TemporaryDirectory() as folder:
         empty = Path(folder) / "empty.cpp"
         empty.write_text('#include <omp.h>\nextern "C" int threads() { return omp_get_max_threads(); }\n')
-        asked = [path, THREADS, "-shared", "-fPIC", "-o", empty.with_suffix(".so"), empty]
+        asked = [path, THREADS, "-shared", "-fPIC", "-o", str(empty.with_suffix(".so")), str(empty)]
         if subprocess.run(asked, capture_output=True, check=False).returncode == 0:
             return (THREADS,)
     log.warning("native decoding: %s has no OpenMP, so one thread decodes", path)

@@ -11,6 +11,7 @@
 
 static const i64 PANEL = 64;  // outputs, four vectors
 static const i64 TILE = 6;    // rows at a time: 24 sums and 4 vectors of the weight fill the 32 registers
+static const i64 LINES = 4;   // of 64 bytes, that a word of all outputs takes
 static const i64 DEPTH = 96;  // words of a panel that stay in the first cache for all rows: 24 KiB
 static const i64 ROWS = 96;   // whose sums of a panel are kept: as much again
 
@@ -71,6 +72,8 @@ static void panel_product(const X *x, i64 rows, i64 inputs, const X *panel, floa
             const i64 first = rows * i / tiles, count = rows * (i + 1) / tiles - first;
             const X *from = x + first * inputs + k * PER_WORD<X>;
             float *to = out + first * PANEL;
+            for (i64 l = LINES * depth * i / tiles; l < LINES * depth * (i + 1) / tiles; l++)  // what comes next
+                __builtin_prefetch((const char *)w + 64 * (LINES * depth + l), 0, 2);
             switch (count) {
                 case 1: tile<X, 1>(from, inputs, w, depth, to, k == 0); break;
                 case 2: tile<X, 2>(from, inputs, w, depth, to, k == 0); break;

@@ -15,8 +15,10 @@ PANEL = 64  # outputs that lie together
 
 
 def multiplies(dtype: torch.dtype) -> bool:
-    """Whether ``Matrix`` is the product to take here: AVX-512 for fp32; for bf16 its products of bf16, and no AMX, whose
-    tiles torch's own products use."""
+    """Whether ``Matrix`` is the product to take here.
+
+    It is with AVX-512 for fp32, for bf16 with AVX-512's products of bf16 and without AMX, whose tiles torch's own use.
+    """
     if dtype not in DTYPES or not wide(DTYPES[dtype]):
         return False
     return dtype == torch.float32 or not torch.cpu._is_amx_tile_supported()
@@ -33,7 +35,8 @@ class Matrix:
         self.outputs, self.inputs = weight.shape
         if self.inputs % 2 or weight.device.type != "cpu":
             raise ValueError(
-                f"a weight of an even number of inputs on the CPU is needed, got {tuple(weight.shape)} on {weight.device}"
+                f"the weight must have an even number of inputs and be on the CPU, got {tuple(weight.shape)} on "
+                f"{weight.device}"
             )
         self.dtype, weight = weight.dtype, weight.detach().contiguous()
         self.panels = weight.new_empty((-(-self.outputs // PANEL) * PANEL, self.inputs))

@@ -69,7 +69,7 @@ class Vllm:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
         }  # fmt: skip
-        self.said = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would fill
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with it); a pipe that nobody reads would fill
         self.process = subprocess.Popen(
             [python, Path(__file__).with_name("vllm_worker.py")], env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said,
@@ -92,3 +92,4 @@ class Vllm:
 
     def close(self) -> None:
         self.process.communicate()  # closes stdin, which ends it
+        self.said.close()

@@ -1,8 +1,9 @@
 """vLLM in an interpreter of its own, one pass for each line it is sent: ``peers.Vllm`` starts it and speaks with it.
 
 The first line of stdin is a JSON object of ``Settings``, every later one {"new_tokens": n, "logprobs": null or 0}: null
-is without log-probs, 0 with the drawn token's. Each is answered by a line {"tokens", "cpu_s", "wall_s"} on stdout; {"ready": version} comes
-first. What vLLM itself prints goes to stderr. CPU-seconds are those of this process and of its children.
+is without log-probs, 0 with the drawn token's. The first is answered by {"ready": version} on stdout, the later ones by
+{"tokens", "cpu_s", "wall_s"}. What vLLM itself prints goes to stderr. CPU-seconds are those of this process and of its
+children.
 """
 
 from __future__ import annotations

@@ -49,15 +49,15 @@ static void gathers(const float *weights, i64 ld, const float *values, i64 width
     for (; e < width; e += 16) gather<T, 1>(weights, ld, values + e, width, count, out + e);
 }
 
-// e^(score - maximum) in place, zeros up to the next whole vector; their sum goes on from ``total``
-static inline v16 exponentials(float *s, i64 count, float maximum, v16 total) {
+// e^(score - maximum) in place, zeros up to the next whole vector; their sums go on from ``before``
+static inline v16 exponentials(float *s, i64 count, float maximum, v16 before) {
     for (i64 c = 0; c < count; c += 16) {
         v16 e = exp16(load(s + c) - maximum);
         if (c + 16 > count) e = first(e, count - c, 0);
         store(s + c, e);
-        total += e;
+        before += e;
     }
-    return total;
+    return before;
 }
 
 // T heads of one group over the prompt's and the row's own tokens under one softmax
@@ -74,7 +74,7 @@ static void attend(const float *q, const float *pk, const float *pv, const float
         for (i64 c = count; c % 16; c++) own[c] = -1e30f;
         const i64 p = (length + 15) / 16 * 16, o = (count + 15) / 16 * 16;
         const float m = largest(most(own, o, most(prompt, p, all(own[0]))));
-        scale[t] = 1.0f / sum(exponentials(own, count, m, exponentials(prompt, length, m, (v16){})));
+        scale[t] = 1.0f / total(exponentials(own, count, m, exponentials(prompt, length, m, (v16){})));
     }
     memset(out, 0, T * width * sizeof(float));
     gathers<T>(work, ld, pv, width, length, out);

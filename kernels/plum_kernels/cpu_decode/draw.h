@@ -20,7 +20,7 @@ static_assert(BLOCK == PANEL, "a panel of the head is a block of the draw");
 // of e^((z - maximum) * scale) over a block of ``count``, each in ``into`` where that is given
 template <typename X>
 static float block_sum(const X *z, i64 count, float maximum, float scale, float *into) {
-    v16 total = {};
+    v16 sums = {};
     for (i64 i = 0; i < count; i += 16) {
         v16 x = {};
         if (i + 16 <= count)
@@ -30,9 +30,9 @@ static float block_sum(const X *z, i64 count, float maximum, float scale, float 
         x = exp16((x - maximum) * scale);
         if (i + 16 > count) x = first(x, count - i, 0);
         if (into) store(into + i, x);
-        total += x;
+        sums += x;
     }
-    return sum(total);
+    return total(sums);
 }
 
 // a quantile of the sums of blocks: which block holds it, and what is before that block
@@ -41,8 +41,8 @@ struct Quantile {
     i64 block;
 };
 
-static Quantile quantile(const float *sums, i64 blocks, double total, uint64_t seed, uint64_t number) {
-    Quantile q = {fmin(uniform(seed, number) * total, total * (1 - 0x1p-52)), 0, 0};
+static Quantile quantile(const float *sums, i64 blocks, double whole, uint64_t seed, uint64_t number) {
+    Quantile q = {fmin(uniform(seed, number) * whole, whole * (1 - 0x1p-52)), 0, 0};
     while (q.block < blocks - 1 && q.before + sums[q.block] <= q.target) q.before += sums[q.block++];
     return q;
 }
@@ -64,13 +64,13 @@ static i64 place_of(Quantile q, const X *z, i64 count, float maximum, float scal
 // the sum of e^((z - maximum) * scale), its parts in sums
 template <typename X>
 static double all_sums(const X *z, i64 width, float maximum, float scale, float *sums) {
-    double total = 0;
+    double whole = 0;
     for (i64 b = 0; b * BLOCK < width; b++) {
         i64 count = width - b * BLOCK < BLOCK ? width - b * BLOCK : BLOCK;
         sums[b] = block_sum(z + b * BLOCK, count, maximum, scale, nullptr);
-        total += sums[b];
+        whole += sums[b];
     }
-    return total;
+    return whole;
 }
 
 // temperature 0 is greedy. work: a float for each block and row
@@ -89,11 +89,11 @@ static void draw(const X *logits, const i64 *seeds, const i64 *numbers, i64 *tok
                 sampled[r] = 0;
             } else {
                 const float scale = 1.0f / temperature;
-                const double total = all_sums(z, width, maximum, scale, sums);
-                const Quantile q = quantile(sums, blocks, total, seeds[r], numbers[r]);
+                const double whole = all_sums(z, width, maximum, scale, sums);
+                const Quantile q = quantile(sums, blocks, whole, seeds[r], numbers[r]);
                 const i64 from = q.block * BLOCK, count = width - from < BLOCK ? width - from : BLOCK;
                 token = from + place_of(q, z + from, count, maximum, scale);
-                sampled[r] = (float)((one(z + token) - maximum) * scale - log(total));
+                sampled[r] = (float)((one(z + token) - maximum) * scale - log(whole));
             }
             tokens[r] = token;
             if (temperature == 1)
@@ -115,19 +115,19 @@ static inline void note(Blocks of, i64 at, const float *z, i64 count, float temp
     const v16 high = x[0] > x[1] ? x[0] : x[1], low = x[2] > x[3] ? x[2] : x[3];
     const float maximum = of.maxima[at] = largest(high > low ? high : low);
     for (int b = 0; b < 4; b++) plain += exp16(x[b] - maximum);
-    of.plain[at] = sum(plain);
+    of.plain[at] = total(plain);
     if (of.tempered == of.plain) return;
     for (int b = 0; b < 4; b++) tempered += exp16((x[b] - maximum) * (1.0f / temperature));
-    of.tempered[at] = sum(tempered);
+    of.tempered[at] = total(tempered);
 }
 
 // sums of blocks relative to their own maxima become relative to one maximum; their sum
 static double joined(const float *maxima, float *sums, i64 blocks, float maximum, float scale) {
-    double total = 0;
+    double whole = 0;
     for (i64 b = 0; b < blocks; b += 16)  // what is behind the last block is room
         store(sums + b, load(sums + b) * exp16((load(maxima + b) - maximum) * scale));
-    for (i64 b = 0; b < blocks; b++) total += sums[b];
-    return total;
+    for (i64 b = 0; b < blocks; b++) whole += sums[b];
+    return whole;
 }
 
 // work: 3 * stride floats a row, stride a multiple of 16 and at least the blocks
@@ -148,12 +148,12 @@ static void head_draw(const X *hidden, const X *weight, const i64 *seeds, const 
             const float *maxima = of.maxima + r * stride;
             float *sums = of.tempered + r * stride, z[BLOCK];
             const float maximum = largest(most(maxima, blocks, all(maxima[0])));
-            const double total = joined(maxima, sums, blocks, maximum, scale);
+            const double whole = joined(maxima, sums, blocks, maximum, scale);
             Quantile q = {0, 0, 0};
             if (temperature == 0)
                 while (q.block < blocks - 1 && maxima[q.block] != maximum) q.block++;
             else
-                q = quantile(sums, blocks, total, seeds[r], numbers[r]);
+                q = quantile(sums, blocks, whole, seeds[r], numbers[r]);
             const i64 from = q.block * BLOCK, count = outputs - from < BLOCK ? outputs - from : BLOCK;
             panel_product(hidden + r * inputs, 1, inputs, weight + from * inputs, z);  // the same bits as before
             i64 place = 0;
@@ -163,8 +163,8 @@ static void head_draw(const X *hidden, const X *weight, const i64 *seeds, const 
                 place = place_of(q, z, count, maximum, scale);
             tokens[r] = from + place;
             const float chosen = z[place] - maximum;
-            sampled[r] = temperature == 0 ? 0 : (float)(chosen * scale - log(total));
-            logprobs[r] = (float)(chosen - log(one_sum ? total : joined(maxima, of.plain + r * stride, blocks, maximum, 1)));
+            sampled[r] = temperature == 0 ? 0 : (float)(chosen * scale - log(whole));
+            logprobs[r] = (float)(chosen - log(one_sum ? whole : joined(maxima, of.plain + r * stride, blocks, maximum, 1)));
         }
     });
 }

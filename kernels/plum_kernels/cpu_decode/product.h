@@ -37,11 +37,7 @@ static inline v16 multiply_add(v16 sums, const bf16 *x, const bf16 *w) {
 static inline v16 multiply_add(v16 sums, const bf16 *x, const bf16 *w) {
     n16 pairs;
     memcpy(&pairs, w, 64);
-    n16 even = pairs << 16, odd = pairs & (int32_t)0xffff0000;
-    v16 low, high;
-    memcpy(&low, &even, 64);
-    memcpy(&high, &odd, 64);
-    return sums + one(x) * low + one(x + 1) * high;
+    return sums + one(x) * as_real(pairs << 16) + one(x + 1) * as_real(pairs & (int32_t)0xffff0000);
 }
 #endif
 
@@ -104,22 +100,22 @@ static void product(const X *x, const X *weight, i64 rows, i64 inputs, i64 outpu
     });
 }
 
-// weight (outputs, inputs) to panels, zeros behind the last output
+// weight (outputs, inputs) to panels, zeros behind the last output; 16 outputs by 16 words at a time
 template <typename X>
 static void pack(const X *weight, X *panels, i64 outputs, i64 inputs, i64 threads) {
-    const i64 words = inputs / PER_WORD<X>, side = 16;  // words of an output that are moved together: a cache line
+    const i64 words = inputs / PER_WORD<X>;
     share((outputs + PANEL - 1) / PANEL, threads, [&](i64 first, i64 last, i64) {
         for (i64 p = first; p < last; p++)
-            for (i64 k = 0; k < words; k += side) {
-                const i64 count = words - k < side ? words - k : side;
-                uint32_t line[side], *to = (uint32_t *)panels + (p * words + k) * PANEL;
-                for (i64 c = 0; c < PANEL; c++) {
-                    const i64 output = p * PANEL + c;
-                    memset(line, 0, sizeof line);
-                    if (output < outputs) memcpy(line, weight + output * inputs + k * PER_WORD<X>, 4 * count);
-                    for (i64 u = 0; u < count; u++) to[u * PANEL + c] = line[u];
+            for (i64 k = 0; k < words; k += 16)
+                for (i64 c = 0; c < PANEL; c += 16) {
+                    const i64 wide = words - k < 16 ? words - k : 16;
+                    n16 square[16] = {};
+                    for (i64 j = 0, output = p * PANEL + c; j < 16 && output < outputs; j++, output++)
+                        memcpy(&square[j], weight + output * inputs + k * PER_WORD<X>, 4 * wide);
+                    turn(square);
+                    for (i64 u = 0; u < wide; u++)
+                        memcpy((int32_t *)panels + (p * words + k + u) * PANEL + c, &square[u], 64);
                 }
-            }
     });
 }
 

@@ -15,7 +15,7 @@ static void rms_norm(const X *from, const float *weight, X *to, i64 rows, i64 wi
             i64 i = 0;
             for (; i + 16 <= width; i += 16) squares += load(x + i) * load(x + i);
             for (i64 t = i; t < width; t++) rest += one(x + t) * one(x + t);
-            const float inverse = 1.0f / sqrtf((sum(squares) + rest) / width + eps);
+            const float inverse = 1.0f / sqrtf((total(squares) + rest) / width + eps);
             for (i = 0; i + 16 <= width; i += 16) store(out + i, load(x + i) * inverse * load(weight + i));
             for (; i < width; i++) put(out + i, one(x + i) * inverse * weight[i]);
         }

@@ -1,59 +1,14 @@
-// Sixteen floats at a time, bf16 as it lies in memory, and e^x.
+// What a decode step needs of sixteen lanes beyond ``lanes.h``: sums and maxima over them by halves, and e^x.
 
 #pragma once
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 
-typedef int64_t i64;
-typedef float v16 __attribute__((vector_size(64), aligned(4)));
-typedef int32_t n16 __attribute__((vector_size(64), aligned(4)));
-
-static inline v16 load(const float *p) { return *(const v16 *)p; }
-static inline void store(float *p, v16 x) { *(v16 *)p = x; }
-// bf16 as it lies in memory: the upper half of an fp32, rounded to even when written
-struct bf16 {
-    uint16_t bits;
-};
-typedef uint16_t h16 __attribute__((vector_size(32), aligned(2)));
-
-static inline v16 load(const bf16 *p) {
-    n16 wide = __builtin_convertvector(*(const h16 *)p, n16) << 16;
-    v16 x;
-    memcpy(&x, &wide, 64);
-    return x;
-}
-
-static inline void store(bf16 *p, v16 x) {
-    n16 bits;
-    memcpy(&bits, &x, 64);
-    bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    *(h16 *)p = __builtin_convertvector(bits, h16);
-}
-
-static inline float one(const float *p) { return *p; }
-
-static inline float one(const bf16 *p) {
-    uint32_t bits = (uint32_t)p->bits << 16;
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
-
-static inline void put(float *p, float x) { *p = x; }
-
-static inline void put(bf16 *p, float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    p->bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-}
-
-static inline v16 all(float x) { return x - (v16){}; }
+#include "../compiled/lanes.h"
 
 typedef float v8 __attribute__((vector_size(32)));
 typedef float v4 __attribute__((vector_size(16)));
 
-static inline float sum(v16 x) {
+static inline float total(v16 x) {
     v8 a = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
            __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
     v4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
@@ -92,12 +47,7 @@ static inline v16 exp16(v16 x) {
     p = p * f + 1.6666665459e-1f;
     p = p * f + 5.0000001201e-1f;
     p = p * f * f + f + 1.0f;
-    n16 bits, exponent;
-    memcpy(&bits, &p, 64);
-    memcpy(&exponent, &turned, 64);
-    bits += exponent << 23;  // magic's own bits leave at the top
-    memcpy(&p, &bits, 64);
-    return p;
+    return as_real(as_bits(p) + (as_bits(turned) << 23));  // magic's own bits leave at the top
 }
 
 // the largest of ``best`` and of s, in its lanes

@@ -8,6 +8,9 @@
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 static const i64 PANEL = 64;  // outputs, four vectors
 static const i64 TILE = 6;    // rows at a time: 24 sums and 4 vectors of the weight fill the 32 registers
@@ -100,10 +103,19 @@ static void product(const X *x, const X *weight, i64 rows, i64 inputs, i64 outpu
     });
 }
 
+// a weight is read from end to end in every step: fewer pages are fewer faults when it is made and fewer misses after
+static inline void ask_for_large_pages(void *at, i64 bytes) {
+#ifdef __linux__
+    const i64 page = 1 << 21, first = ((i64)at + page - 1) / page * page, end = ((i64)at + bytes) / page * page;
+    if (end > first) madvise((void *)first, end - first, MADV_HUGEPAGE);  // where it is refused nothing is lost
+#endif
+}
+
 // weight (outputs, inputs) to panels, zeros behind the last output; 16 outputs by 16 words at a time
 template <typename X>
 static void pack(const X *weight, X *panels, i64 outputs, i64 inputs, i64 threads) {
     const i64 words = inputs / PER_WORD<X>;
+    ask_for_large_pages(panels, (outputs + PANEL - 1) / PANEL * PANEL * inputs * sizeof(X));
     share((outputs + PANEL - 1) / PANEL, threads, [&](i64 first, i64 last, i64) {
         for (i64 p = first; p < last; p++)
             for (i64 k = 0; k < words; k += 16)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from plum_core.sampling import lean
 from plum_core.sampling.prefill import Prompts
 from plum_core.sampling.products import Compiled
-from plum_kernels.cpu_decode.interface import DTYPES, LANES, PLACES, compiled, work_size
+from plum_kernels.cpu_decode.interface import DTYPES, LANES, NORM, PLACES, SCORE, SILU, compiled, work_size, workers
 from plum_models.attention import Attention, Joined, JoinedLinear
 from plum_models.config import DecoderConfig
 from plum_models.decoder import Decoder, Layer
@@ -104,7 +104,8 @@ class NativeCache:
             tables = rotary_tables(some, c.rotary_dim, c.rope_theta, c.rope, c.max_position_embeddings)
             self._turns = (tables[0].contiguous(), tables[1].contiguous())
         size = work_size(c.num_attention_heads, c.num_key_value_heads, c.head_dim, self._places, self._own[0].shape[4])
-        self._size, self._threads = size, torch.get_num_threads()
+        attended = len(positions) * c.num_attention_heads * c.head_dim * (self._places + self._own[0].shape[4])
+        self._size, self._threads = size, workers(SCORE * attended)
         if self._work.numel() < size * self._threads:
             self._work = torch.zeros(size * self._threads)
 
@@ -182,7 +183,8 @@ class NativeStep:
 
     def __call__(self, token_ids: Tensor, positions: Tensor, cache: NativeCache) -> Tensor:
         """(R,) int64 ids and their positions to (R, D), the state after the final norm."""
-        rows, threads = len(token_ids), torch.get_num_threads()
+        rows = len(token_ids)
+        threads = workers(SILU * rows * self.inner)
         normed, attended, gated = self.normed[:rows], self.attended[:rows], self.gated[:rows]
         positions = positions.contiguous()
         cache.begin_step(positions)
@@ -200,5 +202,5 @@ class NativeStep:
         return hidden
 
     def _norm(self, x: Tensor, weight: Tensor, out: Tensor) -> None:
-        threads = torch.get_num_threads()
+        threads = workers(NORM * x.numel())
         self.norm(x.data_ptr(), weight.data_ptr(), out.data_ptr(), len(x), self.width, threads, self.eps)

@@ -10,6 +10,7 @@ import torch
 from plum_kernels import cpu_decode
 from plum_kernels.compiled import build
 from plum_kernels.cpu_decode import Matrix
+from plum_kernels.cpu_decode.interface import ALONE
 from plum_kernels.cpu_decode.reference import reference_linear
 
 pytestmark = pytest.mark.skipif(cpu_decode.compiler() is None, reason="no C++ compiler")
@@ -56,9 +57,10 @@ def test_the_residual_may_be_the_answers_own_memory(dtype):
 @DTYPES
 def test_every_row_is_as_if_alone_whatever_the_threads(dtype, threads):
     """To the bit: by rows where the weight is small, by panels where it is large; drawn tokens too."""
-    for inputs, outputs in ((96, 200), (1030, 700)):
-        x, weight = normal(101, inputs).to(dtype), (normal(outputs, inputs, seed=1) / inputs**0.5).to(dtype)
-        matrix, seeds, numbers = Matrix(weight), torch.arange(101) * 7919, torch.arange(101)
+    for inputs, outputs in ((512, 256), (1030, 700)):
+        x, weight = normal(300, inputs).to(dtype), (normal(outputs, inputs, seed=1) / inputs**0.5).to(dtype)
+        matrix, seeds, numbers = Matrix(weight), torch.arange(300) * 7919, torch.arange(300)
+        assert len(x) * weight.numel() > ALONE  # shared indeed
         answers = []
         for count in (1, 2, 3):
             threads(count)

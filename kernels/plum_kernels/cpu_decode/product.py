@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from plum_kernels.cpu_decode.build import wide
-from plum_kernels.cpu_decode.interface import BLOCK, DTYPES, LANES, compiled
+from plum_kernels.cpu_decode.interface import BLOCK, DTYPES, LANES, compiled, workers
 
 PANEL = 64  # outputs that lie together
+READ = 16  # rows whose arithmetic takes as long as reading the weight
 
 
 def multiplies(dtype: torch.dtype) -> bool:
@@ -41,7 +42,7 @@ class Matrix:
         self.dtype, weight = weight.dtype, weight.detach().contiguous()
         self.panels = weight.new_empty((-(-self.outputs // PANEL) * PANEL, self.inputs))
         pack = compiled("pack", self.dtype)
-        pack(weight.data_ptr(), self.panels.data_ptr(), self.outputs, self.inputs, torch.get_num_threads())
+        pack(weight.data_ptr(), self.panels.data_ptr(), self.outputs, self.inputs, self._workers(1))
         self.bias = None
         if bias is not None:
             self.bias = torch.zeros(len(self.panels))
@@ -57,7 +58,7 @@ class Matrix:
         self._linear(
             x.data_ptr(), self.panels.data_ptr(), None if self.bias is None else self.bias.data_ptr(),
             None if residual is None else residual.data_ptr(), out.data_ptr(), rows, self.inputs, self.outputs,
-            torch.get_num_threads(),
+            self._workers(rows),
         )  # fmt: skip
         return out
 
@@ -76,9 +77,12 @@ class Matrix:
         self._head_draw(
             hidden.data_ptr(), self.panels.data_ptr(), seeds.data_ptr(), numbers.data_ptr(),
             *(x.data_ptr() for x in out), work.data_ptr(), rows, self.inputs, self.outputs, stride,
-            torch.get_num_threads(), float(temperature),
+            self._workers(rows), float(temperature),
         )  # fmt: skip
         return out
+
+    def _workers(self, rows: int) -> int:
+        return workers(max(rows, READ) * self.panels.numel())
 
     def _check(self, rows: int, **tensors: tuple[Tensor | None, int]) -> None:
         for name, (x, width) in tensors.items():

@@ -16,34 +16,31 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import random
+import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
-from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 import torch
-import transformers
 import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # a checkout that is not installed
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "kernels"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "models"))
 from plum_core.sampling import Request, Sampler, SamplingParams
-from plum_core.sampling.benchmarks.peers import Pass, Vllm, generate, hugging_face
+from plum_core.sampling.benchmarks.peers import SAMPLES, THEIRS, Pass, Vllm, generate, hugging_face
+from plum_core.sampling.benchmarks.tables import about, keep, table
 from plum_core.training.initial import initial_decoder
 from plum_models import Decoder, DecoderConfig, load, save
 
 ROOT = Path(__file__).resolve().parents[3]
-SAMPLES = 8  # of each prompt
-THEIRS = "transformers generate"
 OURS = (
     "plum", "plum, packed", "plum, native", "plum, native, packed", "plum, native, invariant", "plum, kv budget",
     "plum, kv budget, packed",
@@ -70,7 +67,7 @@ class Config:
     warm_tokens: int = 8
     """New tokens of that one."""
     save: bool = False
-    """Write JSON and Markdown to ``results``."""
+    """Write JSON and Markdown to ``results``, beside what the day's other runs have there."""
     results: Path = field(default_factory=lambda: Path(__file__).parent / "results")
 
     def __post_init__(self) -> None:
@@ -166,9 +163,7 @@ def measure(shape: str, dtype: str, config: Config) -> list[dict[str, object]]:
         torch.set_num_threads(max(config.threads))
         check(decoder, model, [Request(id=r.id, token_ids=r.token_ids, seeds=r.seeds[:1]) for r in requests])
     works = {
-        name: timed(
-            generate(model, requests, SAMPLES) if name == THEIRS else ours(decoder, requests, config.new_tokens, name)
-        )
+        name: timed(generate(model, requests) if name == THEIRS else ours(decoder, requests, config.new_tokens, name))
         for name in config.engines
     }
     rows = []
@@ -223,54 +218,19 @@ def passes(works: dict[str, Callable[[int], Pass]], config: Config) -> list[dict
     return rows
 
 
-def about() -> dict[str, object]:
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return {
-        "date": date.today().isoformat(),
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "load_before": os.getloadavg()[0],
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def table(rows: list[dict[str, Any]], place: dict[str, object], config: Config) -> str:
-    command = " ".join(["python plum_core/sampling/benchmarks/decode.py", *sys.argv[1:]])
-    lines = [
-        ", ".join(f"{k} {v}" for k, v in place.items()),
-        "",
-        f"Medians of {config.passes} passes, interleaved; {config.prompt_tokens} + {config.new_tokens} tokens, "
-        f"{SAMPLES} samples a prompt. Command: `{command}`.",
-        "",
-        "| shape | dtype | threads | engine | tokens a CPU-second (lowest to highest) | tokens a second | x generate |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        same = [x for x in rows if all(x[k] == r[k] for k in ("shape", "dtype", "threads"))]
-        base = next(x["tokens_per_cpu_s"] for x in same if x["engine"] == THEIRS)
-        lines.append(
-            f"| {r['shape']} | {r['dtype']} | {r['threads']} | {r['engine']} | {r['tokens_per_cpu_s']:,.0f} "
-            f"({r['lowest']:,.0f} to {r['highest']:,.0f}) | {r['tokens_per_s']:,.0f} "
-            f"| {r['tokens_per_cpu_s'] / base:.2f} |"
-        )
-    return "\n".join(lines)
-
-
 def main(config: Config) -> None:
-    place = about()
+    place, load_before = about(config.vllm_python), os.getloadavg()[0]
     rows = [row for shape in config.shapes for dtype in config.dtypes for row in measure(shape, dtype, config)]
-    text = table(rows, place, config)
-    print(text)
+    command = shlex.join(["python", "plum_core/sampling/benchmarks/decode.py", *sys.argv[1:]])
+    run = {
+        "command": command.replace(str(config.vllm_python), "$VLLM_PYTHON"),  # a path of this machine
+        "load": load_before,
+        "config": {k: v for k, v in asdict(config).items() if isinstance(v, int | tuple)},
+        "rows": rows,
+    }
+    print(table(place, [run]))
     if config.save:
-        config.results.mkdir(parents=True, exist_ok=True)
-        name = f"{place['date']}-decode-{'-'.join(config.shapes)}"
-        settings = {k: v if isinstance(v, int | tuple) else str(v) for k, v in asdict(config).items()}
-        (config.results / f"{name}.json").write_text(json.dumps({**place, "config": settings, "rows": rows}, indent=1))
-        (config.results / f"{name}.md").write_text(text + "\n")
+        keep(config.results / f"{place['date']}-decode-{'-'.join(config.shapes)}.json", place, run)
 
 
 if __name__ == "__main__":

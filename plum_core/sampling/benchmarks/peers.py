@@ -17,6 +17,8 @@ from plum_core.sampling import Request
 from plum_models import Decoder
 from plum_models.families import to_json
 
+THEIRS = "transformers generate"
+SAMPLES = 8  # of each prompt
 Pass = tuple[int, float, float]  # tokens, CPU-seconds, seconds
 
 
@@ -38,14 +40,14 @@ def hugging_face(decoder: Decoder) -> Any:
     return model.eval()
 
 
-def generate(model: Any, requests: Sequence[Request], samples: int) -> Callable[[int], int]:
+def generate(model: Any, requests: Sequence[Request]) -> Callable[[int], int]:
     """A pass of ``generate`` for so many new tokens a sample: the tokens it drew."""
     ids = torch.tensor([r.token_ids for r in requests])
 
     def work(new: int) -> int:
         out = model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-            num_return_sequences=samples, max_new_tokens=new, pad_token_id=0,
+            num_return_sequences=SAMPLES, max_new_tokens=new, pad_token_id=0,
         )  # fmt: skip
         return int(out[:, ids.shape[1] :].numel())
 
@@ -75,7 +77,6 @@ class Vllm:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said,
         )  # fmt: skip
         self._ask(settings)
-        self.version = self.last["ready"]
 
     def _ask(self, message: dict[str, object]) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None

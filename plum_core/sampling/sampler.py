@@ -46,8 +46,8 @@ class Sampler:
     and bf16 in the layouts of Llama and Qwen2. Other roundings than torch's operators.
     int8: on a CPU, all matrices but the embedding as whole numbers of 8 bits, quantised at each call and update. It
     pays for one row. Samples and log-probs are those of the quantised policy: a trainer must compute its own.
-    invariant: native decoding whose every bit is a function of prompt and seed: prompts are prefilled one by one and
-    products take a fixed number of rows. Slower (see the README).
+    invariant: native decoding whose every bit is a function of prompt and seed: prompts are prefilled one by one, and
+    products that are not compiled take a fixed number of rows (see the README for what it costs).
     """
 
     def __init__(

@@ -9,7 +9,7 @@ import torch
 
 from plum_kernels import cpu_decode
 from plum_kernels.compiled import build
-from plum_kernels.cpu_decode import Matrix
+from plum_kernels.cpu_decode import Matrix, multiplies
 from plum_kernels.cpu_decode.interface import ALONE
 from plum_kernels.cpu_decode.reference import reference_linear
 
@@ -149,6 +149,12 @@ def test_without_the_instructions_the_function_is_the_same_and_another_product_i
         pointers = (x.data_ptr(), panels.data_ptr(), None, None, out.data_ptr())
         getattr(plain, f"plum_linear_{name}")(*pointers, 9, 50, 70, 1)
         torch.testing.assert_close(out, Matrix(weight).linear(x), atol=1e-5, rtol=2**-7)
+
+
+def test_where_tiles_multiply_bf16_they_are_taken(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert not multiplies(torch.bfloat16) and not multiplies(torch.float64)
+    assert multiplies(torch.float32) == cpu_decode.build.wide("float32")
 
 
 def test_a_compiler_without_openmp_is_said(monkeypatch, tmp_path):

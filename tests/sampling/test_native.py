@@ -84,7 +84,7 @@ def test_draws_are_the_plain_samplers_and_log_probs_the_trainers(decoder, option
     [{"temperature": 0.6}, {"top_k": 9}, {"top_p": 0.7, "min_p": 0.02}, {"repetition_penalty": 1.3}],
     ids=str,
 )
-def test_every_setting_draws_as_without(decoder, settings):
+def test_every_setting_draws_as_without(decoder, settings, products):
     requests, params = make_requests(9, 2), SamplingParams(max_new_tokens=12, **settings)
     plain, found = (drawn(decoder, requests, params, native=n) for n in (False, True))
     for key, c in plain.items():
@@ -94,7 +94,7 @@ def test_every_setting_draws_as_without(decoder, settings):
 
 
 @pytest.mark.parametrize("layout", ["llama-biases-head_dim", "llama-yarn", "llama-theta-mqa"])
-def test_greedy_ids_are_those_of_generate(tmp_path, monkeypatch, layout):
+def test_greedy_ids_are_those_of_generate(tmp_path, monkeypatch, layout, products):
     cls, changes = LAYOUTS[layout]
     monkeypatch.setitem(LAYOUTS, "wide", (cls, changes | {"head_dim": 16}))
     model = reference_model("wide").eval()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plum_core.sampling.cache import Cache
-from plum_core.sampling.lean import LeanStep, can_run
+from plum_core.sampling.lean import PLAIN, LeanStep, can_run
 from plum_core.sampling.native import NativeCache, NativeStep
 from plum_core.sampling.products import Compiled, Int8, Packed, Tiled
 from plum_models.attention import JoinedLinear
@@ -89,7 +89,8 @@ def _replaced(twin: Decoder, make: Callable[[Tensor, Tensor | None], Product]) -
                 module.joined = make(found.weight, found.bias)
             for name in ("o_proj", "down_proj", "c_fc", "c_proj"):
                 linear = getattr(module, name, None)
-                if type(linear) is nn.Linear:  # an adapter's linear computes more than its matrix
+                if type(linear) in PLAIN:
+                    assert isinstance(linear, nn.Linear)
                     setattr(module, name, make(linear.weight, linear.bias))
     return make(twin.head_weight, None)
 

@@ -88,6 +88,12 @@ def test_draw_is_that_of_the_logits(outputs, temperature, dtype):
         torch.testing.assert_close(a[same], b[same], atol=1e-5, rtol=1e-5)
 
 
+def test_no_rows_at_all():
+    matrix, none = Matrix(normal(70, 16)), torch.zeros(0, dtype=torch.int64)
+    assert matrix.linear(normal(0, 16)).shape == (0, 70)
+    assert [len(x) for x in matrix.draw(normal(0, 16), none, none, 1.0)] == [0, 0, 0]
+
+
 def test_logits_far_apart_and_equal():
     """Blocks that weigh nothing, a block after which rounding could point, and many largest logits."""
     weight = torch.zeros(300, 2)

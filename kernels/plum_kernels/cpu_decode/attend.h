@@ -133,7 +133,7 @@ static void attend_all(const X *qkv, const float *cos, const float *sin, const i
                        const i64 *lengths, const float *pk, const float *pv, float *ok, float *ov, X *out, float *work,
                        i64 rows, i64 heads, i64 groups, i64 width, i64 S, i64 C, i64 size, i64 threads, float scale) {
     share(rows, threads, [&](i64 top, i64 end, i64 thread) {
-        attend_rows(qkv, cos, sin, positions, owners, lengths, pk, pv, ok, ov, out, work + thread * size, top, end, heads,
-                    groups, width, S, C, scale);
+        attend_rows(qkv, cos, sin, positions, owners, lengths, pk, pv, ok, ov, out, work + thread * size, top, end,
+                    heads, groups, width, S, C, scale);
     });
 }

@@ -23,9 +23,9 @@
         draw(z, seeds, n, tokens, lp, sp, w, R, V, t, temperature);                                                    \
     }                                                                                                                  \
     extern "C" void plum_pack_##NAME(const X *w, X *panels, i64 N, i64 K, i64 t) { pack(w, panels, N, K, t); }         \
-    extern "C" void plum_linear_##NAME(const X *x, const X *w, const float *b, const X *residual, X *out, i64 R, i64 K, \
+    extern "C" void plum_linear_##NAME(const X *x, const X *w, const float *b, const X *added, X *out, i64 R, i64 K,   \
                                        i64 N, i64 t) {                                                                 \
-        linear(x, w, b, residual, out, R, K, N, t);                                                                    \
+        linear(x, w, b, added, out, R, K, N, t);                                                                       \
     }                                                                                                                  \
     extern "C" void plum_head_draw_##NAME(const X *x, const X *w, const i64 *seeds, const i64 *n, i64 *tokens,         \
                                           float *lp, float *sp, float *work, i64 R, i64 D, i64 V, i64 stride, i64 t,   \

@@ -104,13 +104,15 @@ static void draw(const X *logits, const i64 *seeds, const i64 *numbers, i64 *tok
     });
 }
 
-// Of each block of a row: the maximum, and the sums of e^(z - maximum) and of e^((z - maximum) / temperature), which may be one where they are the same.
+// Of each block of a row: its maximum, and the sums of e^(z - maximum) and of e^((z - maximum) / temperature), which
+// lie in one place where they are the same.
 struct Blocks {
     float *maxima, *plain, *tempered;
 };
 
 static inline void note(Blocks of, i64 at, const float *z, i64 count, float temperature) {
     v16 x[4], plain = {}, tempered = {};
+    // what the vocabulary does not have weighs e^-87 beside the maximum's 1
     for (int b = 0; b < 4; b++) x[b] = first(load(z + 16 * b), count - 16 * b, -INFINITY);
     const v16 high = x[0] > x[1] ? x[0] : x[1], low = x[2] > x[3] ? x[2] : x[3];
     const float maximum = of.maxima[at] = largest(high > low ? high : low);
@@ -163,8 +165,9 @@ static void head_draw(const X *hidden, const X *weight, const i64 *seeds, const 
                 place = place_of(q, z, count, maximum, scale);
             tokens[r] = from + place;
             const float chosen = z[place] - maximum;
+            const double plain = one_sum ? whole : joined(maxima, of.plain + r * stride, blocks, maximum, 1);
             sampled[r] = temperature == 0 ? 0 : (float)(chosen * scale - log(whole));
-            logprobs[r] = (float)(chosen - log(one_sum ? whole : joined(maxima, of.plain + r * stride, blocks, maximum, 1)));
+            logprobs[r] = (float)(chosen - log(plain));
         }
     });
 }

@@ -85,8 +85,8 @@ static void panel_product(const X *x, i64 rows, i64 inputs, const X *panel, floa
     }
 }
 
-// done(panel, first row, rows, sums (rows, PANEL)) for all panels and rows of a product, shared among threads: by panels
-// where reading the weight is the work, by rows where it is small and stays in each core's cache
+// done(panel, first row, rows, sums (rows, PANEL)) for all panels and rows of a product, shared among threads: by
+// panels where reading the weight is the work, by rows where it is small and stays in each core's cache
 template <typename X, typename Done>
 static void product(const X *x, const X *weight, i64 rows, i64 inputs, i64 outputs, i64 threads, Done done) {
     const i64 panels = (outputs + PANEL - 1) / PANEL, small = 1 << 19;

@@ -69,7 +69,7 @@ class DrawConfig:
     int8: bool = False
     """Decode with weights of 8 bits, quantised from the policy: other samples, whose log-probs are not the policy's."""
     invariant: bool = False
-    """With native: every bit of a sample is a function of its prompt and seed, whatever the batch; slower."""
+    """With native: every bit of a sample is a function of its prompt and seed, whatever the batch."""
     chunk: int = 32
     """Instructions a unit of work: what a kill can cost, and what ranks share out."""
 

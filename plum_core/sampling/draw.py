@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plum_core.sampling.params import SamplingParams
 from plum_core.sampling.penalties import Past, penalise
+from plum_core.sampling.products import Compiled
 from plum_kernels.cpu_decode.interface import draw as cpu_draw
 from plum_models.attention import soft_cap
 
@@ -130,9 +131,13 @@ def draw_tokens(
     """``draw_`` with logits = hidden @ head.T, some rows at a time so that their logits stay in the cache.
 
     hidden: (R, D); head: (V, D). softcap: logits z become softcap * tanh(z / softcap). product: what multiplies by the
-    head where F.linear does not. native: by the compiled draw where ``params`` have neither filters nor penalties. A
-    head that is itself larger than a cache is read once for all rows.
+    head where F.linear does not. native: by the compiled draw where ``params`` have neither filters nor penalties, with
+    a compiled product inside it where there is one and no cap. A head that is itself larger than a cache is read once
+    for all rows.
     """
+    unfiltered = past is None and not params.filters
+    if native and unfiltered and softcap is None and isinstance(product, Compiled):
+        return product.matrix.draw(hidden, seeds.contiguous(), positions.contiguous(), params.temperature)
     small = head.numel() * head.element_size() <= SMALL_HEAD_BYTES
     cached = max(1, CACHED_BYTES // (4 * len(head)))
     parts = []
@@ -143,7 +148,7 @@ def draw_tokens(
         drawn = _slices(len(logits), len(logits) if whole else WIDENED * cached)
         for some in drawn:
             at = slice(rows.start + some.start, rows.start + some.stop)
-            if native and past is None and not params.filters:
+            if native and unfiltered:
                 capped = soft_cap(logits[some], softcap)
                 parts.append(cpu_draw(capped, seeds[at].contiguous(), positions[at].contiguous(), params.temperature))
                 continue

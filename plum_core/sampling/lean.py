@@ -14,12 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plum_kernels.dense import ONEDNN_IS_FASTER
 from plum_models.attention import Attend, Attention
 from plum_models.config import DecoderConfig
 from plum_models.decoder import Decoder, Layer
+from plum_models.linear import Linear
 from plum_models.mlp import GatedMLP
 from plum_models.rope import frequencies
 
+PLAIN = (nn.Linear, Linear)  # a matrix and nothing more; an adapter's linear computes more
 Added = Callable[[Tensor, Tensor], Tensor]  # (R, D) residual and (R, I) input to residual + linear(input)
 
 
@@ -35,7 +38,10 @@ def added(linear: nn.Module) -> Added:
     own = getattr(linear, "added", None)
     if own is not None:
         return own
-    if type(linear) is not nn.Linear or linear.bias is not None:
+    if type(linear) not in PLAIN or linear.bias is not None:
+        return lambda residual, x: residual + linear(x)
+    assert isinstance(linear, nn.Linear)
+    if linear.weight.dtype == torch.float32 and ONEDNN_IS_FASTER:  # than addmm, by more than a call
         return lambda residual, x: residual + linear(x)
     transposed = linear.weight.t()
     return lambda residual, x: torch.addmm(residual, x, transposed)

@@ -1,4 +1,4 @@
-"""Decoding on a CPU by compiled functions: ``plum_kernels.cpu_decode`` between torch's matrix products.
+"""Decoding on a CPU by compiled functions, ``plum_kernels.cpu_decode``.
 
 A row's own keys and values stand from place 0 on, whatever the batch's age, so no column is masked and nothing is
 padded to the oldest row. Letters in shapes: R rows, L layers, P prompts, G key/value heads, E head width, S places of
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from plum_core.sampling import lean
 from plum_core.sampling.prefill import Prompts
-from plum_kernels.cpu_decode.interface import DTYPES, LANES, PLACES, compiled, work_size
+from plum_core.sampling.products import Compiled
+from plum_kernels.cpu_decode.interface import DTYPES, LANES, NORM, PLACES, SCORE, SILU, compiled, work_size, workers
 from plum_models.attention import Attention, Joined, JoinedLinear
 from plum_models.config import DecoderConfig
 from plum_models.decoder import Decoder, Layer
@@ -27,6 +28,8 @@ def why_not(config: DecoderConfig, like: Tensor) -> str | None:
         return f"weights in fp32 or bf16 on a CPU are needed, these are {like.dtype} on {like.device}"
     if config.head_dim % LANES or config.rotary_dim != config.head_dim:
         return f"heads must be a multiple of {LANES} wide and rotated whole"
+    if config.hidden_size % 2 or config.intermediate_size % 2:
+        return f"widths must be even, got {config.hidden_size} and {config.intermediate_size}"
     plain = config.norm == "rms" and config.gated_mlp and config.activation == "silu" and not config.sparse_layers
     if not (plain and lean.can_run(config)) or config.qk_norm or config.attention_softcap or config.sliding_layers:
         return "the layout must be Llama's or Qwen2's, without windows"
@@ -46,6 +49,7 @@ class NativeCache:
         self._turns = (torch.zeros(0), torch.zeros(0))
         self._bound = 0  # no live row has more own tokens than this
         self._work = torch.zeros(0)
+        self._size, self._threads = 0, 1
 
     def _empty(self, places: int) -> tuple[Tensor, Tensor]:
         c = self.config
@@ -100,8 +104,10 @@ class NativeCache:
             tables = rotary_tables(some, c.rotary_dim, c.rope_theta, c.rope, c.max_position_embeddings)
             self._turns = (tables[0].contiguous(), tables[1].contiguous())
         size = work_size(c.num_attention_heads, c.num_key_value_heads, c.head_dim, self._places, self._own[0].shape[4])
-        if self._work.numel() < size:
-            self._work = torch.zeros(size)
+        attended = len(positions) * c.num_attention_heads * c.head_dim * (self._places + self._own[0].shape[4])
+        self._size, self._threads = size, workers(SCORE * attended)
+        if self._work.numel() < size * self._threads:
+            self._work = torch.zeros(size * self._threads)
 
     @property
     def _places(self) -> int:
@@ -116,7 +122,7 @@ class NativeCache:
         )  # fmt: skip
         compiled("attend", qkv.dtype)(
             *(x.data_ptr() for x in tensors), len(qkv), c.num_attention_heads, c.num_key_value_heads, c.head_dim,
-            self._places, self._own[0].shape[4], c.head_dim**-0.5,
+            self._places, self._own[0].shape[4], self._size, self._threads, c.head_dim**-0.5,
         )  # fmt: skip
 
 
@@ -127,7 +133,11 @@ def old_into(new: Tensor, old: Tensor) -> Tensor:
 
 
 def into(linear: Joined, rows: int) -> Joined:
-    """The same product into memory of its own, where the layer is a plain matrix."""
+    """The same product into memory of its own, where the layer is a plain matrix or compiled."""
+    if isinstance(linear, Compiled):
+        matrix = linear.matrix
+        filled = torch.zeros((rows, matrix.outputs), dtype=matrix.dtype)
+        return lambda x: matrix.linear(x, out=filled[: len(x)])
     if not isinstance(linear, JoinedLinear):
         return linear
     transposed, bias = linear.weight.t(), linear.bias
@@ -174,6 +184,7 @@ class NativeStep:
     def __call__(self, token_ids: Tensor, positions: Tensor, cache: NativeCache) -> Tensor:
         """(R,) int64 ids and their positions to (R, D), the state after the final norm."""
         rows = len(token_ids)
+        threads = workers(SILU * rows * self.inner)
         normed, attended, gated = self.normed[:rows], self.attended[:rows], self.gated[:rows]
         positions = positions.contiguous()
         cache.begin_step(positions)
@@ -184,11 +195,12 @@ class NativeStep:
             x = out(x, attended)
             self._norm(x, after, normed)
             inner = gate_up(normed)
-            self.silu_mul(inner.data_ptr(), gated.data_ptr(), rows, self.inner)
+            self.silu_mul(inner.data_ptr(), gated.data_ptr(), rows, self.inner, threads)
             x = down(x, gated)
         hidden = torch.empty_like(x)
         self._norm(x, self.last, hidden)
         return hidden
 
     def _norm(self, x: Tensor, weight: Tensor, out: Tensor) -> None:
-        self.norm(x.data_ptr(), weight.data_ptr(), out.data_ptr(), len(x), self.width, self.eps)
+        threads = workers(NORM * x.numel())
+        self.norm(x.data_ptr(), weight.data_ptr(), out.data_ptr(), len(x), self.width, threads, self.eps)

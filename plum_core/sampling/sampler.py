@@ -16,7 +16,8 @@ from plum_core.sampling.native import why_not
 from plum_core.sampling.paged import PagedBatch
 from plum_core.sampling.params import Completion, Request, SamplingParams
 from plum_core.sampling.stats import SamplerStats
-from plum_core.sampling.weights import Weights, can_pack, weights_of
+from plum_core.sampling.weights import Kind, Weights, can_pack, weights_of
+from plum_kernels.cpu_decode import multiplies
 from plum_kernels.cpu_decode.build import library
 from plum_models.decoder import Decoder
 from plum_models.tokenizer import Tokenizer
@@ -45,8 +46,8 @@ class Sampler:
     and bf16 in the layouts of Llama and Qwen2. Other roundings than torch's operators.
     int8: on a CPU, all matrices but the embedding as whole numbers of 8 bits, quantised at each call and update. It
     pays for one row. Samples and log-probs are those of the quantised policy: a trainer must compute its own.
-    invariant: native decoding whose every bit is a function of prompt and seed: prompts are prefilled one by one and
-    products take a fixed number of rows. Slower (see the README).
+    invariant: native decoding whose every bit is a function of prompt and seed: prompts are prefilled one by one, and
+    products that are not compiled take a fixed number of rows (see the README for what it costs).
     """
 
     def __init__(
@@ -96,6 +97,8 @@ class Sampler:
             if reason is not None:
                 raise ValueError(f"native decoding cannot run: {reason}")
             library()  # compiled now, or refused
+        compiled = native and not packed and not int8 and multiplies(decoder.head_weight.dtype)
+        self.kind: Kind = "int8" if int8 else "compiled" if compiled else "tiled" if invariant else "plain"
         self.decoder, self.tokenizer, self.packed, self.native, self.int8 = decoder, tokenizer, packed, native, int8
         self.invariant = invariant
         self.max_rows, self.cohort_rows = max_rows, cohort_rows
@@ -175,7 +178,7 @@ class Sampler:
             self.decoder,
             packed_rows=self.max_rows if self.packed else 0,
             native_rows=self.max_rows if self.native else 0,
-            kind="int8" if self.int8 else "tiled" if self.invariant else "plain",
+            kind=self.kind,
         )
 
     def _awake(self) -> None:

@@ -1,12 +1,4 @@
-"""The weights in the shape that decoding wants: fewer products, and laid out for them where asked.
-
-``packed`` is for CPUs: oneDNN's own layout of every matrix, made once, so that a product of few rows does not reorder
-its weights in each step. Costs a second copy of the output head and of the matrices that write to the residual
-stream. In fp32 it is another kernel than F.linear's, with other roundings.
-
-``int8`` reads a quarter or half of the bytes, where few rows decode and reading weights is the work: another policy,
-whose log-probs are its own and not the trainer's. ``tiled``: products whose sums do not depend on the batch.
-"""
+"""The weights in the shape that decoding wants: fewer products, of the kind that was asked for (``products.py``)."""
 
 from __future__ import annotations
 
@@ -19,73 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plum_core.sampling.cache import Cache
-from plum_core.sampling.lean import LeanStep, can_run
+from plum_core.sampling.lean import PLAIN, LeanStep, can_run
 from plum_core.sampling.native import NativeCache, NativeStep
+from plum_core.sampling.products import Compiled, Int8, Packed, Tiled
 from plum_models.attention import JoinedLinear
 from plum_models.decoder import Decoder, Layer, for_inference
 from plum_models.norms import RMSNorm
 
-TILE = 32  # rows of a product where products must not depend on the batch
-
-
-class Packed(nn.Module):
-    """x @ weight.T + bias from oneDNN's layout of the weight, (outputs, inputs); rows: how many are usual."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, rows: int) -> None:
-        super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
-        self.bias = bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., inputs) to (..., outputs)."""
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return out
-
-    def added(self, residual: Tensor, x: Tensor) -> Tensor:
-        """residual (R, outputs) + forward(x), x (R, inputs), in one call."""
-        binary = torch.ops.mkldnn._linear_pointwise.binary
-        out: Tensor = binary(x, residual, self.weight, self.bias, "add")
-        return out
-
-
-class Int8(nn.Module):
-    """x @ weight.T + bias with the weight (outputs, inputs) as whole numbers of -127 to 127 and a scale an output.
-
-    The scale is the output's largest magnitude / 127 (as LLM.int8 has it for weights, Dettmers et al. 2022, section
-    2.1); inputs stay as they are.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        wide = weight.detach().float()
-        scales = (wide.abs().amax(1) / 127).clamp_min_(torch.finfo(torch.float32).tiny)
-        self.weight = (wide / scales.unsqueeze(1)).round_().clamp_(-127, 127).to(torch.int8)
-        self.scales, self.bias = scales.to(weight.dtype), bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., inputs) to (..., outputs)."""
-        out = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), self.weight, self.scales)
-        out = out if self.bias is None else out + self.bias
-        return out.view(*x.shape[:-1], -1)
-
-
-class Tiled(nn.Module):
-    """x @ weight.T + bias, TILE rows at a time and never fewer: a row's sums do not depend on the rows beside it."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        self.weight, self.bias = weight.detach(), bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., inputs) to (..., outputs)."""
-        flat = x.reshape(-1, x.shape[-1])
-        padded = F.pad(flat, (0, 0, 0, -len(flat) % TILE))  # a copy where tiles are not full; aligned in any case
-        out = flat.new_empty((len(padded), len(self.weight)))
-        transposed = self.weight.t()
-        for first in range(0, len(padded), TILE):
-            torch.mm(padded[first : first + TILE], transposed, out=out[first : first + TILE])
-        out = out[: len(flat)] if self.bias is None else out[: len(flat)] + self.bias
-        return out.view(*x.shape[:-1], -1)
+Product = Packed | Int8 | Tiled | Compiled
+Kind = Literal["plain", "int8", "tiled", "compiled"]
+PRODUCTS: dict[str, type[Int8] | type[Tiled] | type[Compiled]] = {"int8": Int8, "tiled": Tiled, "compiled": Compiled}
 
 
 class OneCallNorm(nn.Module):
@@ -98,10 +33,6 @@ class OneCallNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
-
-
-Product = Packed | Int8 | Tiled
-Kind = Literal["plain", "int8", "tiled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +66,13 @@ def can_pack(like: Tensor) -> bool:
 def weights_of(decoder: Decoder, packed_rows: int = 0, native_rows: int = 0, kind: Kind = "plain") -> Weights:
     """The decoder's weights as they are now. packed_rows, native_rows: 0, or how many rows a step has at most.
 
-    kind: ``int8`` or ``tiled`` products in place of the matrices.
+    kind: of the products in place of the matrices.
     """
     twin = for_inference(decoder)
     _call_norms_at_once(twin)
     product = None
     if kind != "plain":
-        product = _replaced(twin, Int8 if kind == "int8" else Tiled)
+        product = _replaced(twin, PRODUCTS[kind])
     elif packed_rows:
         product = _replaced(twin, lambda weight, bias: Packed(weight, bias, packed_rows))
     step = LeanStep(twin) if can_run(twin.config) else None
@@ -158,7 +89,8 @@ def _replaced(twin: Decoder, make: Callable[[Tensor, Tensor | None], Product]) -
                 module.joined = make(found.weight, found.bias)
             for name in ("o_proj", "down_proj", "c_fc", "c_proj"):
                 linear = getattr(module, name, None)
-                if type(linear) is nn.Linear:  # an adapter's linear computes more than its matrix
+                if type(linear) in PLAIN:
+                    assert isinstance(linear, nn.Linear)
                     setattr(module, name, make(linear.weight, linear.bias))
     return make(twin.head_weight, None)
 

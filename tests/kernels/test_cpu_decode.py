@@ -111,6 +111,7 @@ def test_what_does_not_fit_is_refused():
         cpu_decode.silu_mul(x.double(), torch.empty(3, 8, dtype=torch.float64))
 
 
+@pytest.mark.filterwarnings("ignore:.* has no OpenMP")
 def test_no_compiler_and_a_compiler_that_refuses_are_said(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from plum_core.sampling import Request, Sampler, SamplingParams
-from plum_core.sampling.weights import Int8, weights_of
+from plum_core.sampling.products import Int8
+from plum_core.sampling.weights import weights_of
 from plum_models import load
 from tests.conftest import ROOT
 

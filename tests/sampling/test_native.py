@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from plum_core.sampling import Request, Sampler, SamplingParams
+from plum_core.sampling import Request, Sampler, SamplingParams, sampler
 from plum_core.training.initial import initial_decoder
 from plum_kernels.cpu_decode import compiler
 from plum_models import DecoderConfig, load_decoder
@@ -40,6 +40,13 @@ def decoder():
     return decoder
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def products(request, monkeypatch):
+    """Products by compiled functions where this processor has their instructions, and by torch's."""
+    if request.param == "torch":
+        monkeypatch.setattr(sampler, "multiplies", lambda dtype: False)
+
+
 def make_requests(count: int, samples: int) -> list[Request]:
     rng = random.Random(5)
     return [
@@ -58,7 +65,7 @@ def drawn(decoder, requests, params, **options):
 
 
 @pytest.mark.parametrize("options", [{"max_rows": 64}, {"max_rows": 7}, {"max_rows": 64, "packed": True}], ids=str)
-def test_draws_are_the_plain_samplers_and_log_probs_the_trainers(decoder, options):
+def test_draws_are_the_plain_samplers_and_log_probs_the_trainers(decoder, options, products):
     """Rows of every age, more own tokens than the first places hold, prompts from 1 token on."""
     requests, params = make_requests(24, 3), SamplingParams(max_new_tokens=70)
     plain, found = (drawn(decoder, requests, params, native=n, **(options if n else {})) for n in (False, True))
@@ -77,7 +84,7 @@ def test_draws_are_the_plain_samplers_and_log_probs_the_trainers(decoder, option
     [{"temperature": 0.6}, {"top_k": 9}, {"top_p": 0.7, "min_p": 0.02}, {"repetition_penalty": 1.3}],
     ids=str,
 )
-def test_every_setting_draws_as_without(decoder, settings):
+def test_every_setting_draws_as_without(decoder, settings, products):
     requests, params = make_requests(9, 2), SamplingParams(max_new_tokens=12, **settings)
     plain, found = (drawn(decoder, requests, params, native=n) for n in (False, True))
     for key, c in plain.items():
@@ -87,7 +94,7 @@ def test_every_setting_draws_as_without(decoder, settings):
 
 
 @pytest.mark.parametrize("layout", ["llama-biases-head_dim", "llama-yarn", "llama-theta-mqa"])
-def test_greedy_ids_are_those_of_generate(tmp_path, monkeypatch, layout):
+def test_greedy_ids_are_those_of_generate(tmp_path, monkeypatch, layout, products):
     cls, changes = LAYOUTS[layout]
     monkeypatch.setitem(LAYOUTS, "wide", (cls, changes | {"head_dim": 16}))
     model = reference_model("wide").eval()
@@ -107,7 +114,7 @@ def test_greedy_ids_are_those_of_generate(tmp_path, monkeypatch, layout):
         assert {c.request_id: c.token_ids for c in done} == {r.id: expected[r.id] for r in asked}
 
 
-def test_bf16_log_probs_are_within_its_budget(decoder):
+def test_bf16_log_probs_are_within_its_budget(decoder, products):
     """As far from fp32 as the training forward's in bf16, up to a half more."""
     half = type(decoder)(decoder.config)
     half.load_state_dict(decoder.state_dict())
@@ -130,7 +137,7 @@ def test_bf16_log_probs_are_within_its_budget(decoder):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_invariant_every_bit_depends_on_prompt_and_seed_alone(decoder, dtype):
+def test_invariant_every_bit_depends_on_prompt_and_seed_alone(decoder, dtype, products):
     twin = type(decoder)(decoder.config)
     twin.load_state_dict(decoder.state_dict())
     twin.to(dtype)
@@ -149,13 +156,13 @@ def test_invariant_every_bit_depends_on_prompt_and_seed_alone(decoder, dtype):
 def test_cancelling_and_an_update_in_the_middle(decoder):
     requests, params = make_requests(10, 4), SamplingParams(max_new_tokens=40)
     whole = drawn(decoder, requests, params, native=True)
-    sampler = Sampler(decoder, Ends(), max_rows=12, native=True)
+    drawing = Sampler(decoder, Ends(), max_rows=12, native=True)
     done = []
-    for c in sampler.sample(requests, params):
+    for c in drawing.sample(requests, params):
         done.append(c)
         if len(done) == 3:
-            sampler.cancel("p9")
-            sampler.update_weights()  # the same weights: the same draws
+            drawing.cancel("p9")
+            drawing.update_weights()  # the same weights: the same draws
     assert len(done) == 40 and {c.finish_reason for c in done if c.request_id == "p9"} == {"cancelled"}
     for c in done:
         assert c.token_ids == whole[c.request_id, c.index].token_ids[: len(c.token_ids)]

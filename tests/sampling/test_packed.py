@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from plum_core.sampling import Request, Sampler, SamplingParams
-from plum_core.sampling.weights import OneCallNorm, Packed, can_pack, weights_of
+from plum_core.sampling.products import Compiled, Int8, Packed, Tiled
+from plum_core.sampling.weights import OneCallNorm, can_pack, weights_of
+from plum_kernels.cpu_decode import compiler
 from plum_models import load_decoder
 from plum_models.norms import RMSNorm
 from tests.models.conftest import reference_model
@@ -70,3 +72,16 @@ def test_norms_in_one_call_are_the_same_bits_and_the_decoders_stay(tmp_path):
         assert type(theirs.input_layernorm) is OneCallNorm and type(ours.input_layernorm) is RMSNorm
     half = weights_of(decoder.bfloat16()).decoder
     assert not any(isinstance(m, OneCallNorm) for m in half.modules())
+
+
+@pytest.mark.parametrize("make", [Packed, Int8, Tiled, Compiled])
+def test_every_matrix_of_a_plain_decoder_is_replaced(tmp_path, make):
+    reference_model("llama").save_pretrained(tmp_path)
+    kind = {Int8: "int8", Tiled: "tiled", Compiled: "compiled"}.get(make, "plain")
+    if make is Compiled and compiler() is None:
+        pytest.skip("no C++ compiler")
+    weights = weights_of(load_decoder(tmp_path), 16 if make is Packed else 0, kind=kind)
+    for layer in weights.decoder.layers:
+        found = (layer.self_attn.joined, layer.self_attn.o_proj, layer.mlp.joined, layer.mlp.down_proj)
+        assert [type(x) for x in found] == [make] * 4
+    assert type(weights.product) is make

@@ -13,12 +13,14 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
 
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC", "-pthread")
 WIDE = "-mprefer-vector-width=512"  # of x86 alone
+OPENMP = "-fopenmp"
 
 
 def compiler() -> str | None:
@@ -27,9 +29,10 @@ def compiler() -> str | None:
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
-def build(source: Path, *, with_torch: bool = False) -> ctypes.CDLL:
-    """The library of ``source``, which may include headers of its own folder; with_torch links libtorch_cpu.
+def build(source: Path, *, with_torch: bool = False, openmp: bool = False) -> ctypes.CDLL:
+    """The library of ``source``, which may include headers of its own folder and of this one.
 
+    with_torch links libtorch_cpu. openmp: with OpenMP where the compiler has it, which is said where it has not.
     Raises ValueError where no compiler is found, it refuses the source, or this torch lacks what the source calls.
     """
     path = compiler()
@@ -37,12 +40,14 @@ def build(source: Path, *, with_torch: bool = False) -> ctypes.CDLL:
         raise ValueError(f"{source.name} needs a C++ compiler and none is on PATH: install g++, or name one in CXX")
     flags = (*FLAGS, WIDE) if platform.machine() in ("x86_64", "AMD64") else FLAGS
     libraries = ("-Wl,-z,now", f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu") if with_torch else ()
-    texts = [part.read_text() for part in (source, *sorted(source.parent.glob("*.h")))]
-    parts = (*texts, *flags, *libraries, torch.__version__ * with_torch, path, _version(path), _processor())
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    headers = sorted({*source.parent.glob("*.h"), *Path(__file__).parent.glob("*.h")})
+    texts = [part.read_text() for part in (source, *headers)]
+    with_openmp = (OPENMP,) if openmp else ()
+    parts = (*texts, *flags, *libraries, *with_openmp, torch.__version__ * with_torch, path, _version(path))
+    key = hashlib.sha256("\n".join((*parts, _processor())).encode()).hexdigest()[:16]
     target = _folder() / f"{source.stem}-{key}.so"
     if not target.exists():
-        _compile(path, flags, source, libraries, target)
+        _compile(path, (*flags, *(_openmp(path) if openmp else ())), source, libraries, target)
     try:
         return ctypes.CDLL(str(target))
     except OSError as error:
@@ -52,6 +57,18 @@ def build(source: Path, *, with_torch: bool = False) -> ctypes.CDLL:
 @functools.cache
 def _version(path: str) -> str:
     return subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+
+
+def _openmp(path: str) -> tuple[str, ...]:
+    """The flag for OpenMP, where the compiler has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        least = Path(folder) / "least.cpp"
+        least.write_text('#include <omp.h>\nextern "C" int threads() { return omp_get_max_threads(); }\n')
+        asked = [path, OPENMP, "-shared", "-fPIC", "-o", str(least.with_suffix(".so")), str(least)]
+        if subprocess.run(asked, capture_output=True, check=False).returncode == 0:
+            return (OPENMP,)
+    warnings.warn(f"{path} has no OpenMP: what it compiles for decoding runs in one thread", stacklevel=4)
+    return ()
 
 
 def _compile(path: str, flags: tuple[str, ...], source: Path, libraries: tuple[str, ...], target: Path) -> None:

@@ -1,53 +1,33 @@
-"""decode.cpp to a shared library: compiled once for this source, compiler and processor, then found again.
+"""decode.cpp as a library, for every version of torch: it has nothing of torch in it.
 
-The library has a C interface and no torch in it, so it takes a second to compile and serves every version of torch.
+Its threads are OpenMP's, which on Linux are torch's own: the runtime that torch has loaded is the one it finds.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
+from plum_kernels.compiled.build import build, compiler
+
+__all__ = ["compiler", "library", "wide"]
 SOURCE = Path(__file__).with_name("decode.cpp")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
-WIDE = "-mprefer-vector-width=512"  # of x86 alone
-
-
-def compiler() -> str | None:
-    """The path of the C++ compiler: ``CXX`` where it is set, else c++, g++ or clang++; None where there is none."""
-    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 @functools.cache
 def library() -> ctypes.CDLL:
     """The compiled functions. Raises ValueError where no compiler is found or it refuses the source."""
-    path = compiler()
-    if path is None:
-        raise ValueError("native decoding needs a C++ compiler and none is on PATH: install g++, or name one in CXX")
-    flags = (*FLAGS, WIDE) if platform.machine() in ("x86_64", "AMD64") else FLAGS
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
-    key = hashlib.sha256("\n".join((SOURCE.read_text(), *flags, path, version, _processor())).encode()).hexdigest()[:16]
-    target = _folder() / f"decode-{key}.so"
-    if not target.exists():
-        _compile(path, flags, target)
-    return _typed(ctypes.CDLL(str(target)))
-
-
-def _typed(found: ctypes.CDLL) -> ctypes.CDLL:
+    found = build(SOURCE, openmp=True)
     pointer, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     arguments = {
-        "rms_norm": [pointer] * 3 + [number] * 2 + [real],
-        "silu_mul": [pointer] * 2 + [number] * 2,
-        "attend": [pointer] * 12 + [number] * 6 + [real],
-        "draw": [pointer] * 7 + [number] * 2 + [real],
+        "rms_norm": [pointer] * 3 + [number] * 3 + [real],
+        "silu_mul": [pointer] * 2 + [number] * 3,
+        "attend": [pointer] * 12 + [number] * 8 + [real],
+        "draw": [pointer] * 7 + [number] * 3 + [real],
+        "pack": [pointer] * 2 + [number] * 3,
+        "linear": [pointer] * 5 + [number] * 4,
+        "head_draw": [pointer] * 8 + [number] * 5 + [real],
     }
     for name, types in arguments.items():
         for dtype in ("float32", "bfloat16"):
@@ -56,24 +36,6 @@ def _typed(found: ctypes.CDLL) -> ctypes.CDLL:
     return found
 
 
-def _compile(path: str, flags: tuple[str, ...], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / target.name  # renamed when whole: several processes may compile at once
-        done = subprocess.run([path, *flags, "-o", made, SOURCE], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ValueError(f"{path} could not compile {SOURCE.name}: {done.stderr.strip()[:500]}")
-        made.replace(target)
-
-
-def _folder() -> Path:
-    """As the XDG base directory specification has it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plum"
-
-
-def _processor() -> str:
-    """What -march=native means differs between machines that may share a home."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    found = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
-    return "\n".join((platform.machine(), platform.processor(), *found[:2]))
+def wide(dtype: str) -> bool:
+    """Whether this processor has the instructions that ``product`` is written for: AVX-512, with its bf16 for bf16."""
+    return bool(getattr(library(), f"plum_wide_{dtype}")())

@@ -17,6 +17,8 @@ from torch import Tensor
 from plum_kernels.cpu_decode.build import library
 
 LANES, PLACES, BLOCK = 16, 32, 64
+ALONE = 1 << 25  # multiplications, 0.1 ms: less is done by one thread, for on a busy machine others are waited for long
+SILU, SCORE, NORM = 128, 8, 4  # multiplications of a product that take as long as one number's work of each of these
 
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -29,6 +31,11 @@ def compiled(name: str, dtype: torch.dtype) -> Function:
     if dtype not in DTYPES:
         raise ValueError(f"{name} takes fp32 or bf16, got {dtype}")
     return getattr(library(), f"plum_{name}_{DTYPES[dtype]}")
+
+
+def workers(multiplications: int) -> int:
+    """How many threads share so much work: torch's, or one."""
+    return 1 if multiplications < ALONE else torch.get_num_threads()
 
 
 def _call(name: str, *arguments: Tensor | int | float) -> None:
@@ -51,14 +58,14 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
     """``plum_kernels.rms_norm`` of x (R, D) with weight (D,), into out (R, D)."""
     shape = (x.shape[0], x.shape[1])
     _check(x=(x, shape, x.dtype), weight=(weight, shape[1:], torch.float32), out=(out, shape, x.dtype))
-    _call("rms_norm", x, weight, out, *shape, eps)
+    _call("rms_norm", x, weight, out, *shape, workers(NORM * x.numel()), eps)
 
 
 def silu_mul(gate_up: Tensor, out: Tensor) -> None:
     """silu(gate) * up of gate_up (R, 2I), the gate first, into out (R, I) (Shazeer 2020)."""
     rows, inner = out.shape
     _check(gate_up=(gate_up, (rows, 2 * inner), gate_up.dtype), out=(out, (rows, inner), gate_up.dtype))
-    _call("silu_mul", gate_up, out, rows, inner)
+    _call("silu_mul", gate_up, out, rows, inner, workers(SILU * out.numel()))
 
 
 def attend(
@@ -77,7 +84,7 @@ def attend(
     qkv: (R, (H + 2G) * E) before rotation. turns: cos and signed sin, (T, E). positions, owners, lengths: (R,) int64,
     the token's position, the row's prompt in [0, P) and that prompt's tokens. prompts: keys (P, G, E, S), transposed,
     and values (P, G, S, E). own: keys (R or more, G, E, C) and values (R or more, G, C, E), where position - length is
-    the place. out: (R, H * E). work: ``work_size`` numbers. Scores are divided by sqrt(E).
+    the place. out: (R, H * E). work: ``work_size`` numbers for each of torch's threads. Scores are divided by sqrt(E).
     """
     keys, values = prompts
     rows, (_, groups, width, places) = len(qkv), keys.shape
@@ -97,16 +104,18 @@ def attend(
             for n, x in (("positions", positions), ("owners", owners), ("lengths", lengths))
         },
     )
-    if len(own[0]) < rows or work.numel() < work_size(heads, groups, width, places, own_places):
+    size = work_size(heads, groups, width, places, own_places)
+    threads = workers(SCORE * rows * heads * width * (places + own_places))
+    if len(own[0]) < rows or work.numel() < size * threads:
         raise ValueError(f"room for {len(own[0])} of {rows} rows, and {work.numel()} numbers of work")
     _call(
         "attend", qkv, *turns, positions, owners, lengths, *prompts, *own, out, work, rows, heads, groups, width,
-        places, own_places, width**-0.5,
+        places, own_places, size, threads, width**-0.5,
     )  # fmt: skip
 
 
 def work_size(heads: int, groups: int, width: int, places: int, own_places: int) -> int:
-    """Numbers that ``attend`` needs for itself."""
+    """Numbers that each thread of ``attend`` needs for itself."""
     return 4 * (places + own_places) + (heads // groups + 2 * (heads + groups)) * width
 
 
@@ -122,7 +131,7 @@ def draw(logits: Tensor, seeds: Tensor, numbers: Tensor, temperature: float) -> 
         seeds=(seeds, (rows,), torch.int64),
         numbers=(numbers, (rows,), torch.int64),
     )
-    tokens = torch.empty(rows, dtype=torch.int64)
-    logprobs, sampled, work = (torch.empty(n) for n in (rows, rows, -(-width // BLOCK)))
-    _call("draw", logits, seeds, numbers, tokens, logprobs, sampled, work, rows, width, float(temperature))
-    return tokens, logprobs, sampled
+    out = torch.empty(rows, dtype=torch.int64), torch.empty(rows), torch.empty(rows)
+    work = torch.empty(rows * -(-width // BLOCK))
+    _call("draw", logits, seeds, numbers, *out, work, rows, width, workers(SILU * logits.numel()), float(temperature))
+    return out

@@ -1,4 +1,4 @@
-"""The functions of ``interface`` by their definitions, in torch."""
+"""The functions of ``interface`` and ``product`` by their definitions, in torch."""
 
 from __future__ import annotations
 
@@ -30,3 +30,10 @@ def reference_attend(
         weights = (q.view(groups, -1, width) @ keys * width**-0.5).softmax(-1)
         out.append((weights @ values).flatten())
     return torch.stack(out)
+
+
+def reference_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+    """``Matrix.linear`` in the arguments' dtype: x (R, K), weight (N, K), bias (N,), residual and answer (R, N)."""
+    out = x @ weight.T
+    out = out if bias is None else out + bias
+    return out if residual is None else out + residual

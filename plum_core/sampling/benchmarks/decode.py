@@ -1,48 +1,51 @@
-"""Tokens a CPU-second of this sampler beside transformers' generate, in one process, the passes interleaved.
+"""Tokens a CPU-second of this sampler beside transformers' generate and vLLM, the passes interleaved.
 
     python plum_core/sampling/benchmarks/decode.py                       # both shapes, fp32 and bf16, 1 and 2 threads
     python plum_core/sampling/benchmarks/decode.py --shapes embedded --dtypes float32 --threads 1 --passes 5 --save
+    python plum_core/sampling/benchmarks/decode.py --vllm-python ~/vllm/bin/python --engines ...   # vLLM beside them
 
 Shapes: ``notes`` is a Qwen2 of 8 layers, width 896, 14:2 heads, MLP 4864 and a tied vocabulary of 151,936 with random
 weights (0.26 B), 8 prompts x 8 samples; ``embedded`` is models/tiny/policy, 16 prompts x 8 samples = 128 rows. Prompts
-have 64 tokens, answers 64, drawn at temperature 1 and none of them ended early. Before anything is timed, greedy ids
-of the two are compared in fp32.
+have 64 tokens, answers 64, drawn at temperature 1 and none of them ended early. Ours and ``vllm, log-probs`` return
+the drawn tokens' log-probs, generate and ``vllm`` do not. vLLM runs in a process of its own, one for each number of
+threads, and is idle while others run (``peers.Vllm``). Before anything is timed, greedy ids of ours and generate's are
+compared in fp32; a first pass of every engine, shorter where it can be, is not counted.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import random
+import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
-from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 import torch
-import transformers
 import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # a checkout that is not installed
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "kernels"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "models"))
 from plum_core.sampling import Request, Sampler, SamplingParams
+from plum_core.sampling.benchmarks.peers import SAMPLES, THEIRS, Pass, Vllm, generate, hugging_face
+from plum_core.sampling.benchmarks.tables import about, keep, table
 from plum_core.training.initial import initial_decoder
-from plum_models import Decoder, DecoderConfig, load
-from plum_models.families import to_json
+from plum_models import Decoder, DecoderConfig, load, save
 
 ROOT = Path(__file__).resolve().parents[3]
-SAMPLES = 8  # of each prompt
-THEIRS = "transformers generate"
-ENGINES = (
-    "plum", "plum, packed", "plum, native", "plum, native, packed", "plum, kv budget",
-    "plum, kv budget, packed", THEIRS,
+OURS = (
+    "plum", "plum, packed", "plum, native", "plum, native, packed", "plum, native, invariant", "plum, kv budget",
+    "plum, kv budget, packed",
 )  # fmt: skip
+VLLM = ("vllm", "vllm, log-probs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +57,26 @@ class Config:
     threads: tuple[int, ...] = (1, 2)
     prompt_tokens: int = 64
     new_tokens: int = 64
-    engines: tuple[str, ...] = ENGINES
-    passes: int = 3  # of every engine, after one that is not counted
-    save: bool = False  # write JSON and Markdown below
+    engines: tuple[str, ...] = (*OURS, THEIRS)
+    vllm_python: Path | None = None
+    """An interpreter that imports vLLM: its engines are measured too."""
+    vllm_eager: bool = True
+    """Without torch.compile."""
+    passes: int = 3
+    """Of every engine, after one that is not counted."""
+    warm_tokens: int = 8
+    """New tokens of that one."""
+    save: bool = False
+    """Write JSON and Markdown to ``results``, beside what the day's other runs have there."""
     results: Path = field(default_factory=lambda: Path(__file__).parent / "results")
 
     def __post_init__(self) -> None:
-        if THEIRS not in self.engines or not set(self.engines) <= set(ENGINES):
-            raise ValueError(f"engines must be of {', '.join(ENGINES)}, the last among them; got {self.engines}")
-        if min(*self.threads, self.prompt_tokens, self.new_tokens, self.passes) < 1:
-            raise ValueError("threads, prompt_tokens, new_tokens and passes must be at least 1")
+        known = (*OURS, THEIRS)
+        if THEIRS not in self.engines or not set(self.engines) <= set(known):
+            raise ValueError(f"engines must be of {', '.join(known)}, the last among them; got {self.engines}")
+        counts = (*self.threads, self.prompt_tokens, self.new_tokens, self.warm_tokens, self.passes)
+        if min(counts) < 1:
+            raise ValueError("threads, prompt_tokens, new_tokens, warm_tokens and passes must be at least 1")
 
 
 class Endless:
@@ -87,24 +100,6 @@ def make_decoder(shape: str) -> Decoder:
     return initial_decoder(config, seed=0)
 
 
-def theirs(decoder: Decoder) -> Any:
-    """transformers' model on the same weights, not on copies."""
-    raw = to_json(decoder.config)
-    config = transformers.AutoConfig.for_model(**raw)
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=decoder.head_weight.dtype)
-    model.to_empty(device="cpu")
-    names = decoder.state_dict()
-    model.load_state_dict(
-        {k if k.startswith("lm_head") else f"model.{k}": v for k, v in names.items()}, assign=True, strict=False
-    )
-    model.tie_weights()
-    base = model.model
-    base.rotary_emb = type(base.rotary_emb)(config)  # its table was empty
-    model.generation_config = transformers.GenerationConfig()
-    return model.eval()
-
-
 def make_requests(prompts: int, length: int, vocabulary: int) -> list[Request]:
     rng = random.Random(1)
     return [
@@ -117,7 +112,7 @@ def make_requests(prompts: int, length: int, vocabulary: int) -> list[Request]:
     ]
 
 
-def ours(decoder: Decoder, requests: list[Request], new: int, name: str) -> Callable[[], int]:
+def ours(decoder: Decoder, requests: list[Request], new: int, name: str) -> Callable[[int], int]:
     rows = len(requests) * SAMPLES
     longest = len(requests[0].token_ids)
     tokens = len(requests) * longest + rows * (new + 16)
@@ -128,22 +123,9 @@ def ours(decoder: Decoder, requests: list[Request], new: int, name: str) -> Call
         kv_tokens=tokens if "budget" in name else None,
         packed="packed" in name,
         native="native" in name,
+        invariant="invariant" in name,
     )
-    params = SamplingParams(max_new_tokens=new)
-    return lambda: sum(len(c.token_ids) for c in sampler.sample(requests, params))
-
-
-def generate(model: Any, requests: list[Request], new: int) -> Callable[[], int]:
-    ids = torch.tensor([r.token_ids for r in requests])
-
-    def work() -> int:
-        out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-            num_return_sequences=SAMPLES, max_new_tokens=new, pad_token_id=0,
-        )  # fmt: skip
-        return int(out[:, ids.shape[1] :].numel())
-
-    return work
+    return lambda new: sum(len(c.token_ids) for c in sampler.sample(requests, SamplingParams(max_new_tokens=new)))
 
 
 def check(decoder: Decoder, model: Any, requests: list[Request]) -> None:
@@ -161,92 +143,94 @@ def check(decoder: Decoder, model: Any, requests: list[Request]) -> None:
                 raise SystemExit(f"greedy ids of prompt {request.id} are {found[request.id]}, generate's are {row}")
 
 
+def timed(work: Callable[[int], int]) -> Callable[[int], Pass]:
+    """A pass in this process: its tokens, CPU-seconds and seconds."""
+
+    def run(new: int) -> Pass:
+        cpu, wall = time.process_time(), time.perf_counter()
+        tokens = work(new)
+        return tokens, time.process_time() - cpu, time.perf_counter() - wall
+
+    return run
+
+
 def measure(shape: str, dtype: str, config: Config) -> list[dict[str, object]]:
     """A row for every engine and number of threads."""
     decoder = make_decoder(shape).to(getattr(torch, dtype)).eval()
     requests = make_requests(16 if shape == "embedded" else 8, config.prompt_tokens, decoder.config.vocab_size)
-    model = theirs(decoder)
+    model = hugging_face(decoder)
     if dtype == "float32":
         torch.set_num_threads(max(config.threads))
         check(decoder, model, [Request(id=r.id, token_ids=r.token_ids, seeds=r.seeds[:1]) for r in requests])
     works = {
-        name: generate(model, requests, config.new_tokens)
-        if name == THEIRS
-        else ours(decoder, requests, config.new_tokens, name)
+        name: timed(generate(model, requests) if name == THEIRS else ours(decoder, requests, config.new_tokens, name))
         for name in config.engines
     }
     rows = []
     for threads in config.threads:
         torch.set_num_threads(threads)
-        speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
-        for number in range(1 + config.passes):
-            for name, work in works.items():
-                cpu, wall = time.process_time(), time.perf_counter()
-                tokens = work()
-                found = tokens / (time.process_time() - cpu), tokens / (time.perf_counter() - wall)
-                if number:
-                    speeds[name].append(found)
-        for name in works:
-            per_cpu, per_wall = zip(*speeds[name], strict=True)
-            rows.append(
-                {
-                    "shape": shape, "dtype": dtype, "threads": threads, "engine": name,
-                    "tokens_per_cpu_s": median(per_cpu), "lowest": min(per_cpu), "highest": max(per_cpu),
-                    "tokens_per_s": median(per_wall),
-                }
-            )  # fmt: skip
-            print(json.dumps(rows[-1]), flush=True)
+        with ExitStack() as stack:
+            beside = vllm_works(decoder, requests, threads, config, stack)
+            for found in passes(works | beside, config):
+                rows.append({"shape": shape, "dtype": dtype, "threads": threads, **found})
+                print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
-def about() -> dict[str, object]:
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return {
-        "date": date.today().isoformat(),
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "load_before": os.getloadavg()[0],
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
+def vllm_works(
+    decoder: Decoder, requests: list[Request], threads: int, config: Config, stack: ExitStack
+) -> dict[str, Callable[[int], Pass]]:
+    """vLLM on the decoder's weights, read from a checkpoint in a temporary folder, until the stack is closed."""
+    if config.vllm_python is None:
+        return {}
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "weights"
+    save(decoder, load(ROOT / "models" / "tiny" / "policy")[1], folder)  # a tokenizer that nobody asks
+    settings = {
+        "model": str(folder),
+        "dtype": str(decoder.head_weight.dtype).removeprefix("torch."),
+        "eager": config.vllm_eager,
+        "prompts": [list(r.token_ids) for r in requests],
+        "samples": SAMPLES,
+        "new_tokens": config.new_tokens,
     }
+    engine = stack.enter_context(closing(Vllm(config.vllm_python, threads, settings)))
+    return {name: lambda new, p=name in VLLM[1:]: engine(new, p) for name in VLLM}  # type: ignore[misc]
 
 
-def table(rows: list[dict[str, Any]], place: dict[str, object], config: Config) -> str:
-    command = " ".join(["python plum_core/sampling/benchmarks/decode.py", *sys.argv[1:]])
-    lines = [
-        ", ".join(f"{k} {v}" for k, v in place.items()),
-        "",
-        f"Medians of {config.passes} passes, interleaved; {config.prompt_tokens} + {config.new_tokens} tokens, "
-        f"{SAMPLES} samples a prompt. Command: `{command}`.",
-        "",
-        "| shape | dtype | threads | engine | tokens a CPU-second (lowest to highest) | tokens a second | x generate |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        same = [x for x in rows if all(x[k] == r[k] for k in ("shape", "dtype", "threads"))]
-        base = next(x["tokens_per_cpu_s"] for x in same if x["engine"] == THEIRS)
-        lines.append(
-            f"| {r['shape']} | {r['dtype']} | {r['threads']} | {r['engine']} | {r['tokens_per_cpu_s']:,.0f} "
-            f"({r['lowest']:,.0f} to {r['highest']:,.0f}) | {r['tokens_per_s']:,.0f} "
-            f"| {r['tokens_per_cpu_s'] / base:.2f} |"
-        )
-    return "\n".join(lines)
+def passes(works: dict[str, Callable[[int], Pass]], config: Config) -> list[dict[str, object]]:
+    """Speeds of every engine, a pass of each after the other."""
+    speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    for work in works.values():
+        work(config.warm_tokens)
+    for _ in range(config.passes):
+        for name, work in works.items():
+            tokens, cpu, wall = work(config.new_tokens)
+            speeds[name].append((tokens / cpu, tokens / wall))
+    rows = []
+    for name, found in speeds.items():
+        per_cpu, per_wall = zip(*found, strict=True)
+        rows.append(
+            {
+                "engine": name, "tokens_per_cpu_s": median(per_cpu), "lowest": min(per_cpu), "highest": max(per_cpu),
+                "tokens_per_s": median(per_wall),
+            }
+        )  # fmt: skip
+    return rows
 
 
 def main(config: Config) -> None:
-    place = about()
+    place, load_before = about(config.vllm_python), os.getloadavg()[0]
     rows = [row for shape in config.shapes for dtype in config.dtypes for row in measure(shape, dtype, config)]
-    text = table(rows, place, config)
-    print(text)
+    command = shlex.join(["python", "plum_core/sampling/benchmarks/decode.py", *sys.argv[1:]])
+    run = {
+        "command": command.replace(str(config.vllm_python), "$VLLM_PYTHON"),  # a path of this machine
+        "load": load_before,
+        "config": {k: v for k, v in asdict(config).items() if isinstance(v, int | tuple)},
+        "rows": rows,
+    }
+    print(table(place, [run]))
     if config.save:
-        config.results.mkdir(parents=True, exist_ok=True)
-        name = f"{place['date']}-decode-{'-'.join(config.shapes)}"
-        settings = {k: v if isinstance(v, int | tuple) else str(v) for k, v in asdict(config).items()}
-        (config.results / f"{name}.json").write_text(json.dumps({**place, "config": settings, "rows": rows}, indent=1))
-        (config.results / f"{name}.md").write_text(text + "\n")
+        keep(config.results / f"{place['date']}-decode-{'-'.join(config.shapes)}.json", place, run)
 
 
 if __name__ == "__main__":

@@ -168,5 +168,8 @@ def default_python() -> str:
 
 
 def _preload(core: str | None) -> dict[str, str]:
-    """The environment that puts pages.c before the interpreter, with all symbols resolved before the first fork."""
-    return {} if core is None else {"LD_PRELOAD": core, "LD_BIND_NOW": "1"}
+    """The environment that puts pages.c before the interpreter, with all symbols resolved before the first fork.
+
+    LD_PRELOAD knows no escapes: from a path with a space or a colon it is loaded later, to less effect.
+    """
+    return {} if core is None or set(core) & set(" :") else {"LD_PRELOAD": core, "LD_BIND_NOW": "1"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -191,3 +192,27 @@ def test_a_source_that_does_not_compile_says_why(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ValueError, match=r"could not compile the fork server: .*broken\.c"):
         compiled._library()
     assert list((tmp_path / "plum").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_preloaded_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a folder"))
+    monkeypatch.setattr(workers, "compiled_core", compiled.compiled_core.__wrapped__)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Executor(workers=1) as executor:
+            (found,) = executor.run([Program(id="0", code="def f(): return 1", tests=("assert f() == 1",))])
+    assert found.outcome is Outcome.PASSED
+    assert [path.suffix for path in (tmp_path / "a folder" / "plum").iterdir()] == [".so"]
+
+
+def mappings(executor: Executor) -> int:
+    """Of the zygote of the first worker."""
+    judge = executor._slots[0].worker._process.pid
+    zygote = Path(f"/proc/{judge}/task/{judge}/children").read_text().split()[0]
+    return Path(f"/proc/{zygote}/smaps").read_text().count("VmFlags")
+
+
+def test_a_zygote_of_fewer_mappings(in_c: Executor, in_python: Executor) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root: a zygote lets nobody else look at it")
+    assert mappings(in_c) < 0.7 * mappings(in_python)

@@ -141,8 +141,10 @@ static int move_text(struct dl_phdr_info *object, size_t size, void *data) {
     if (copy == NULL) return 1;
     madvise(copy, length, MADV_HUGEPAGE);
     memcpy(copy, (void *)from, length);
-    mprotect(copy, length, PROT_READ | PROT_EXEC);
-    mremap(copy, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)from);
+    __builtin___clear_cache(copy, copy + length);
+    if (mprotect(copy, length, PROT_READ | PROT_EXEC) < 0 ||
+        mremap(copy, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)from) == MAP_FAILED)
+        munmap(copy, length); /* some systems let nobody make memory executable that was written to */
     return 1;
 }
 

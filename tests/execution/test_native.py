@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plum_core.execution import Executor, Limits, compiled, workers
+from plum_core.execution.inside import native
 from plum_core.records.types import Outcome, Program, Verdict
 from tests.execution.attacks import ATTACKS, Attack
 
@@ -216,3 +218,17 @@ def test_a_zygote_of_fewer_mappings(in_c: Executor, in_python: Executor) -> None
     if os.getuid() != 0:
         pytest.skip("needs root: a zygote lets nobody else look at it")
     assert mappings(in_c) < 0.7 * mappings(in_python)
+
+
+def test_every_symbol_of_the_interpreter_is_looked_for() -> None:
+    header = Path(native.__file__).with_name("cpython.h").read_text()
+    lines = [line for line in header.splitlines() if line.startswith("PYTHON ")]
+    declared = {name for line in lines for name in re.findall(r"\b_?Py[A-Z]?\w+", line.split("(")[0])}
+    assert declared == native.USED
+    assert len(lines) > 30
+
+
+def test_an_interpreter_without_a_symbol_goes_without_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "USED", frozenset({"PyObject_Call", "PyNothing_OfTheKind"}))
+    with pytest.raises(OSError, match="this interpreter has no PyNothing_OfTheKind"):
+        native.load("")

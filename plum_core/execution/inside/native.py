@@ -6,7 +6,21 @@ import ctypes
 import os
 from typing import Any
 
-from plum_core.execution.inside import child, confine, kernel
+from plum_core.execution.inside import child, confine, kernel, words
+
+# All that cpython.h declares, there as weak symbols: one that this interpreter lacks would be called at address 0.
+USED = words(
+    """
+    PyObject_SetArenaAllocator PyObject_Malloc PyMem_Free _Py_NoneStruct _Py_TrueStruct PyBool_Type PyLong_Type
+    PyFloat_Type PyUnicode_Type PyList_Type PyTuple_Type PyDict_Type PyObject_Type Py_DecRef
+    PyMarshal_ReadObjectFromString Py_BuildValue PyObject_Call PyObject_CallFunction PyObject_IsTrue
+    PyEval_EvalCode PyImport_AddModule PyModule_GetDict PyDict_GetItemString PyDict_GetItem PyDict_New
+    PyDict_SetItem PyDict_SetItemString PyDict_Next PyDict_Size PyList_Size PyList_GetItem PyList_AsTuple
+    PyTuple_Size PyTuple_GetItem PyLong_AsLongLongAndOverflow PyFloat_AsDouble PyOS_double_to_string
+    PyUnicode_AsUTF8AndSize PyUnicode_CompareWithASCIIString PyErr_Fetch PyErr_NormalizeException
+    PyException_SetTraceback PyErr_Clear PyGC_Enable PyGC_Collect
+    """
+)
 
 
 class _Child(ctypes.Structure):
@@ -30,6 +44,9 @@ class _Zygote(ctypes.Structure):
 
 def load(path: str) -> ctypes.PyDLL:
     """The library, with the GIL held through its calls. Raises OSError where this interpreter cannot load it."""
+    missing = [name for name in sorted(USED) if not hasattr(ctypes.pythonapi, name)]
+    if missing:
+        raise OSError(f"this interpreter has no {', '.join(missing)}")
     library = ctypes.PyDLL(path)
     library.plum_serve.restype = ctypes.py_object
     library.plum_enter.restype = ctypes.c_int

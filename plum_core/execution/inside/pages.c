@@ -99,11 +99,14 @@ static int is_first_of_pool(const char *made, size_t size) {
 /* Use up what is free between objects that stay. What a child makes then lies together in pages that it writes anyway:
  * in CPython's pools, one size of object each, from the page of a pool's header on, and at the top of the C heap. */
 static void fill_holes(void) {
-    for (size_t size = ALIGNMENT; size <= SMALL; size += ALIGNMENT)
-        for (int tries = 0; tries < ARENA / POOL * (POOL / ALIGNMENT); tries++) {
-            void *made = PyObject_Malloc(size);
-            if (made == NULL || is_first_of_pool(made, size)) break;
-        }
+    int known = 1; /* whether pools look as above */
+    for (size_t size = ALIGNMENT; known && size <= SMALL; size += ALIGNMENT) {
+        char *made;
+        size_t spent = 0;
+        do made = PyObject_Malloc(size), spent += size;
+        while (made != NULL && !is_first_of_pool(made, size) && spent < ARENA);
+        known = made != NULL && spent < ARENA;
+    }
     for (size_t size = 64 << 10; size >= ALIGNMENT; size /= 2)
         for (;;) {
             char *top = (char *)sbrk(0) - mallinfo2().keepcost, *made = malloc(size);
@@ -123,19 +126,20 @@ static void collapse(const void *from, const void *to) {
 /* The text and constants of the object that holds `data`'s symbol, as one anonymous mapping in huge pages. */
 static int move_text(struct dl_phdr_info *object, size_t size, void *data) {
     (void)size;
-    uintptr_t symbol = (uintptr_t)data, from = UINTPTR_MAX, to = 0;
-    int holds = 0;
+    uintptr_t symbol = (uintptr_t)data, from = UINTPTR_MAX, to = 0, page = (uintptr_t)getpagesize();
+    int holds = 0, whole = 1; /* readable, and without a gap */
     for (int i = 0; i < object->dlpi_phnum; i++) {
         const ElfW(Phdr) *part = &object->dlpi_phdr[i];
         if (part->p_type != PT_LOAD || part->p_flags & PF_W) continue;
         uintptr_t begin = object->dlpi_addr + part->p_vaddr, end = begin + part->p_memsz;
+        whole &= part->p_flags & PF_R && (to == 0 || begin <= ((to + page - 1) & ~(page - 1)));
         if (begin < from) from = begin;
         if (end > to) to = end;
         holds |= begin <= symbol && symbol < end;
     }
     if (!holds) return 0;
     from = up((void *)from), to = down((void *)to);
-    if (from >= to) return 1;
+    if (!whole || from >= to) return 1;
     size_t length = to - from;
     char *copy = aligned(length);
     if (copy == NULL) return 1;

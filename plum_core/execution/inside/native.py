@@ -50,7 +50,7 @@ def load(path: str) -> ctypes.PyDLL:
     library = ctypes.PyDLL(path)
     library.plum_serve.restype = ctypes.py_object
     library.plum_enter.restype = ctypes.c_int
-    library.plum_open.restype = library.plum_join.restype = None
+    library.plum_open.restype = library.plum_join.restype = library.plum_close.restype = None
     return library
 
 

@@ -22,7 +22,7 @@
 #endif
 
 enum { ARENA = 1 << 20, POOL = 16 << 10, POOL_HEADER = 48, ALIGNMENT = 16, SMALL = 512 }; /* pycore_obmalloc.h */
-enum { BLOCKS = 32, HEAP = 4 << 20, TOP_PAD = 128 << 10 }; /* HEAP: what the zygote takes; TOP_PAD: glibc's own */
+enum { BLOCKS = 32, HEAP = 4 << 20, THRESHOLD = 128 << 10 }; /* HEAP: what the zygote takes; THRESHOLD: glibc's own */
 static const uintptr_t HUGE = 2 << 20;
 
 static char *blocks[BLOCKS], *heap; /* of two arenas each; where the C heap begins */
@@ -87,6 +87,13 @@ __attribute__((constructor)) static void begin(void) {
 }
 
 void plum_open(void) { open = 1; }
+
+void plum_close(void) {
+    open = 0;
+    mallopt(M_TRIM_THRESHOLD, THRESHOLD);
+    mallopt(M_MMAP_THRESHOLD, THRESHOLD);
+    mallopt(M_TOP_PAD, THRESHOLD);
+}
 
 /* Whether nothing else has come from the pool of `made`: the word before its end is where its untouched part begins. */
 static int is_first_of_pool(const char *made, size_t size) {
@@ -179,7 +186,7 @@ void plum_pack(void) {
     PyGC_Collect(); /* empties the lists of spare objects too, which lie anywhere */
     if (count == 0) return;
     fill_holes();
-    mallopt(M_TOP_PAD, TOP_PAD);
+    mallopt(M_TOP_PAD, THRESHOLD);
     for (int i = 0; i < count; i++) collapse(blocks[i], blocks[i] + HUGE);
     if (heap != NULL) collapse(heap, sbrk(0));
     plum_join();

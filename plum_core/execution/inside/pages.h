@@ -10,4 +10,7 @@ void plum_pack(void);
 /* More arenas of CPython's are to come, side by side: until plum_pack, and again before the library zygote imports. */
 void plum_open(void);
 
+/* None are: in the judge, which lives long and gives back what one program's answers took. */
+void plum_close(void);
+
 #endif

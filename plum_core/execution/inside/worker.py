@@ -76,6 +76,8 @@ def _fork_zygote(
             os.close(fd)
         ours.close()
         zygote.start(theirs, packages, simulated, threads, core)
+    if core is not None:
+        core.plum_close()
     theirs.close()
     return ours
 

@@ -7,16 +7,21 @@ from pathlib import Path
 
 from plum_core.doctor.finding import Finding
 from plum_core.execution import Executor, SandboxUnavailable
+from plum_core.execution.compiled import compiled_core
 
 
 def sandbox_finding(simulate_missing: tuple[str, ...] = ()) -> Finding:
     """What confines the programs here: an executor is started, for only trying tells."""
     try:
         with Executor(workers=1, packages=(), simulate_missing=simulate_missing) as executor:
-            return Finding(name="sandbox", value=", ".join(executor.layers))
+            value = ", ".join(executor.layers)
     except SandboxUnavailable as refusal:
         what, _, remedy = str(refusal).partition("; ")
         return Finding(name="sandbox", value=what, state="missing", remedy=remedy or what)
+    if compiled_core() is None:
+        remedy = "apt-get install gcc: programs then take half the CPU"
+        return Finding(name="sandbox", value=f"{value}; it forks in Python", state="slow", remedy=remedy)
+    return Finding(name="sandbox", value=value)
 
 
 def look_at_project(root: Path) -> Iterator[Finding]:

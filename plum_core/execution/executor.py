@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from plum_core.execution.cache import Cache, DiskCache
+from plum_core.execution.compiled import compiled_core
 from plum_core.execution.cores import dealt, share_of_cores
 from plum_core.execution.identity import identity
 from plum_core.execution.jobs import JobMaker, Ticket
@@ -64,6 +65,7 @@ class Executor:
             self._slots = self._pool.slots
             kept = cache if not isinstance(cache, Path) else self._file
             also = [f"threads {threads}", *([f"hash seed {hash_seed}"] if hash_seed else [])]
+            also += ["forks in Python"] if compiled_core() is None else []  # five frames less for a recursion
             salt = identity(interpreter, names, [*self.layers, *also]) if kept is not None else b""
         except BaseException:
             self.close()

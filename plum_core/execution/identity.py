@@ -53,7 +53,7 @@ def _ask(python: str) -> list[Any]:
 def _sources() -> str:
     """Of the code that judges and confines: whoever changes it need not think of the caches."""
     digest = sha256()
-    for path in sorted(Path(inside.__path__[0]).rglob("*.py")):
+    for path in sorted(path for path in Path(inside.__path__[0]).iterdir() if path.suffix in (".py", ".c", ".h")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from plum_core.execution.compiled import announce, compiled_core
 from plum_core.execution.cores import on_cores
 from plum_core.execution.inside import frames
 from plum_core.execution.limits import SandboxUnavailable
@@ -40,12 +41,14 @@ class Worker:
         hash_seed: int = 0,
     ) -> None:
         ours, theirs = socket.socketpair()
+        core = compiled_core()
         options = {
             "channel": theirs.fileno(),
             "parent": os.getpid(),
             "packages": list(packages),
             "simulated": list(simulate_missing),
             "threads": threads,
+            "core": core,
             # the kernel's parent-death signal means the thread that started the process
             "dies_with_parent": threading.current_thread() is threading.main_thread(),
         }
@@ -58,7 +61,7 @@ class Worker:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
-                    env={"PYTHONHASHSEED": str(hash_seed), "LC_ALL": "C.UTF-8"},
+                    env={"PYTHONHASHSEED": str(hash_seed), "LC_ALL": "C.UTF-8", **_preload(core)},
                     cwd="/",
                     start_new_session=True,
                 )
@@ -94,6 +97,8 @@ class Worker:
     def greet(self, message: dict[str, Any]) -> None:
         """Note what the first message of a worker that started tells."""
         self.layers = message["layers"]
+        if message["slow"]:
+            announce(message["slow"])
 
     def send(self, frame: bytes) -> None:
         """Write what the socket takes now of a message that is packed already, and queue the rest."""
@@ -160,3 +165,11 @@ class Worker:
 def default_python() -> str:
     """The interpreter that runs us."""
     return sys.executable
+
+
+def _preload(core: str | None) -> dict[str, str]:
+    """The environment that puts pages.c before the interpreter, with all symbols resolved before the first fork.
+
+    LD_PRELOAD knows no escapes: from a path with a space or a colon it is loaded later, to less effect.
+    """
+    return {} if core is None or set(core) & set(" :") else {"LD_PRELOAD": core, "LD_BIND_NOW": "1"}

@@ -41,11 +41,10 @@ def _syscall(number: int, *args: object) -> str:
     return f"import ctypes\nassert ctypes.CDLL(None).syscall({shown}) >= 0"
 
 
-# what a program can find out about its own job by walking the stack
+# what a program can find out about its own job: the object itself is in its memory
 _NONCE = (
-    "import sys, os, json\nfr = sys._getframe(); n = None\nwhile fr:\n"
-    "    job = fr.f_locals.get('job'); n = n or (job['n'] if isinstance(job, dict) else None); fr = fr.f_back\n"
-    "assert n\n"
+    "import gc, json, os\n"
+    "(n,) = [o['n'] for o in gc.get_objects() if type(o) is dict and {'n', 'mode', 'code'} <= o.keys()]\n"
 )
 
 FORGED = [
@@ -126,7 +125,7 @@ FORGED = [
         "def f(a, b):\n"
         "    fr = sys._getframe()\n"
         "    while fr:\n"
-        "        codec = fr.f_globals.get('codec')\n"
+        "        codec = fr.f_globals.get('codec') or getattr(fr.f_globals.get('child'), 'codec', None)\n"
         "        if codec: codec.encode = lambda *k: {'x': 'passed'}\n"
         "        fr = fr.f_back\n"
         "    return 41\n",

@@ -90,6 +90,40 @@ def test_a_kernel_without_a_mandatory_layer_is_refused(layer: str, filter_call: 
     assert result.stdout.count("\n") == 1
 
 
+@pytest.mark.parametrize("path", ["NativeConfinement(load(compiled_core()), False)", "Confinement(False)"])
+@pytest.mark.parametrize(
+    ("filter_call", "said"),
+    [
+        ("outer({}, [1])", "STEPS[0]"),  # PR_SET_PDEATHSIG
+        ("outer({'getppid': errno.EPERM})", "STEPS[1]"),
+        ("outer({'setsid': errno.EPERM})", "STEPS[2]"),
+        ("outer({}, [22])", "STEPS[3]"),  # PR_SET_SECCOMP
+        ("outer({})", "''"),
+    ],
+    ids=["death", "parent", "session", "seccomp", "none"],
+)
+def test_each_step_of_a_childs_confinement_is_named(path: str, filter_call: str, said: str) -> None:
+    """By forkserver.c and by its reference: whatever fails is found out before there is a program, under its name."""
+    result = python(
+        OUTER + "from plum_core.execution.compiled import compiled_core\n"
+        "from plum_core.execution.inside.native import NativeConfinement, load\n"
+        "from plum_core.execution.inside.confine import STEPS, Confinement, failed_step\n"
+        f"confined = {path}\n{filter_call}\n"
+        f"found = failed_step(confined.enter)\nassert found == {said}, found\n"
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("left_out", ["_filter.load", "enter"])
+def test_a_child_that_is_not_closed_in_is_found_out(left_out: str) -> None:
+    result = python(
+        OUTER + "from plum_core.execution.inside.confine import Confinement, failed_step\n"
+        f"confined = Confinement(False)\nconfined.{left_out} = lambda *_: True\n"
+        "found = failed_step(confined.enter)\nassert found == 'a fork by a child was not refused', found\n"
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def test_the_runner_says_it_in_one_sentence(tmp_path: object) -> None:
     result = python(
         OUTER + "outer({'seccomp': errno.ENOSYS}, [22])\n"

@@ -22,10 +22,10 @@ FOUR = tuple(f"assert f({x}) == {x}" for x in range(1, 5))
 STRETCH = BURN + "import os, re\ndef f(x):\n    if x == 0:\n        %s\n    return x\n"
 MARKS_EARLY = STRETCH % "\n        ".join(["for _ in range(4):", "    burn(0.1)", "    os.write(3, b'+')"])
 ANSWERS_EARLY = BURN + (
-    "import os, sys\n"
+    "import gc, os\n"
     "def f(x):\n"
     "    if x == 0:\n"
-    "        nonce = sys._getframe(2).f_locals['job']['n']\n"
+    "        (nonce,) = [o['n'] for o in gc.get_objects() if type(o) is dict and {'n', 'mode'} <= o.keys()]\n"
     "        burn(0.1)\n"
     '        os.write(4, b\'["%s",0,"v",7]\\n\' % nonce.encode())\n'
     "        os.write(3, b'+')\n"

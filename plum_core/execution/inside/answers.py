@@ -10,7 +10,7 @@ from plum_core.execution.inside.endings import Ending
 from plum_core.execution.inside.processes import ANSWERS_TOGETHER
 from plum_core.execution.inside.results import exception_result
 
-_decode = json.JSONDecoder().decode
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # decode without its search for white space
 
 
 class Answers(NamedTuple):
@@ -39,9 +39,12 @@ def read(written: bytes, nonce: str, count: int, limits: dict[str, Any]) -> Answ
 
 def _message(line: bytes) -> list[Any]:
     try:
-        message = _decode(line.decode())
-    except (ValueError, RecursionError):
+        text = line.decode()
+        message, end = _scan(text, 0)
+    except (ValueError, RecursionError, StopIteration):
         raise Ending("violation", "a message that is not JSON") from None
+    if end != len(text):
+        raise Ending("violation", "a message that is not JSON")
     if type(message) is not list or not 4 <= len(message) <= 5:
         raise Ending("violation", "a message of another form")
     return message

@@ -24,9 +24,10 @@ DONE = b"."  # on the socket: all answers are in the file
 MARK = b"+"  # the same: the program is loaded, or the answers of one more test are in the file
 
 
-def main(sock: int, answers: int) -> None:
-    """Serve one job on the descriptor ``sock``, with ``answers`` for a file, and end the process."""
-    job = frames.read_job(sock)
+def main(sock: int, answers: int, job: dict[str, Any] | None = None) -> None:
+    """Serve one job, which is on the descriptor ``sock`` unless it is here, with ``answers`` for a file; then end."""
+    if job is None:
+        job = frames.read_job(sock)
     _MODES[job["mode"]](job, sock, answers)
     os._exit(0)
 
@@ -42,11 +43,7 @@ def run_calls(job: dict[str, Any], sock: int, answers: int) -> None:
         os.write(sock, MARK)
     if loaded is not None:
         for i, call in enumerate(job["calls"]):
-            try:
-                answer = [job["n"], i, "v", codec.encode(_answer(call, *loaded), codec.opaque)]
-            except BaseException as problem:
-                answer = [job["n"], i, "e", *describe(problem)]
-            _put(answers, answer)
+            answer(answers, job["n"], i, call, *loaded)
             if i + 1 in ends:
                 os.write(sock, MARK)
     os.write(sock, DONE)
@@ -58,10 +55,40 @@ def _load(job: dict[str, Any], answers: int) -> tuple[dict[str, Any], dict[str, 
     """The program's globals, and the functions that its tests bind; None, and an answer, when its code raised."""
     try:
         space = load(job["code"], "candidate", job["setup"])
-        return space, {name: eval(source, space) for name, source in job["bind"].items()}
+        return space, bound(job["bind"], space)
     except BaseException as problem:
-        _put(answers, [job["n"], -1, "e", *describe(problem)])
+        raised(answers, job["n"], -1, problem)
         return None
+
+
+def bound(bind: dict[str, str], space: dict[str, Any]) -> dict[str, Any]:
+    """The functions that tests bind to names of theirs."""
+    return {name: space[source] if source in space else eval(source, space) for name, source in bind.items()}
+
+
+def answer(
+    answers: int, nonce: str, index: int, call: list[Any], space: dict[str, Any], binding: dict[str, Any]
+) -> None:
+    """Carry out one call and write its answer."""
+    try:
+        value = _called(call, space, binding)
+    except BaseException as problem:
+        return raised(answers, nonce, index, problem)
+    returned(answers, nonce, index, value, call[-1])
+
+
+def returned(answers: int, nonce: str, index: int, value: Any, lazy: bool) -> None:
+    """Write what a call returned; with ``lazy``, a lazy iterable is spelt out."""
+    try:
+        tree = codec.encode(codec.iterated(value) if lazy else value, codec.opaque)
+    except BaseException as problem:
+        return raised(answers, nonce, index, problem)
+    _put(answers, [nonce, index, "v", tree])
+
+
+def raised(answers: int, nonce: str, index: int, problem: BaseException) -> None:
+    """Write that a call raised, or with -1 the program's own code."""
+    _put(answers, [nonce, index, "e", *describe(problem)])
 
 
 def _put(answers: int, answer: list[Any]) -> None:
@@ -72,16 +99,13 @@ def _put(answers: int, answer: list[Any]) -> None:
     os.write(answers, line.encode() + b"\n")
 
 
-def _answer(call: list[Any], space: dict[str, Any], bound: dict[str, Any]) -> Any:
+def _called(call: list[Any], space: dict[str, Any], binding: dict[str, Any]) -> Any:
     """``["c", name, args, kwargs, lazy]``: a call with plain arguments; ``["x", source, lazy]``: an expression."""
     if call[0] == "c":
-        _, name, args, kwargs, lazy = call
-        function = bound[name] if name in bound else lookup(name, space)
-        value = function(*args, **kwargs)
-    else:
-        _, source, lazy = call
-        value = eval(compile(source, "<test>", "eval", 0, True), space, bound)
-    return codec.iterated(value) if lazy else value
+        _, name, args, kwargs, _ = call
+        function = binding[name] if name in binding else lookup(name, space)
+        return function(*args, **kwargs)
+    return eval(compile(call[1], "<test>", "eval", 0, True), space, binding)
 
 
 def run_main(job: dict[str, Any], sock: int, answers: int) -> None:

@@ -15,6 +15,7 @@ import resource
 import socket
 import sys
 import sysconfig
+from collections.abc import Callable
 from contextlib import suppress
 from signal import SIGKILL
 
@@ -36,6 +37,15 @@ def readable_paths(packages: list[str]) -> list[str]:
     return sorted(set(paths))
 
 
+# The steps of a child's confinement, here and in forkserver.c, by what is said of one that failed.
+STEPS = (
+    "death with the parent was refused",
+    "the zygote died before the step above",
+    "an own session was refused",
+    "seccomp: the child's filter was refused",
+)
+
+
 class Confinement:
     """What a child of this process, the zygote, still does to itself. Made once, so that a child only applies it."""
 
@@ -46,11 +56,16 @@ class Confinement:
     def enter(self) -> None:
         """Confine this process, a fresh fork. Anything raised means that it is not confined, and must not go on."""
         if kernel.bare_prctl(kernel.PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0:
-            raise OSError(0, "death with the parent was refused")
+            raise OSError(0, STEPS[0])
         if os.getppid() != self._zygote:
-            raise OSError(0, "the zygote died before the line above")
-        os.setsid()
-        self._filter.load(os.getpid())
+            raise OSError(0, STEPS[1])
+        try:
+            os.setsid()
+        except OSError:
+            raise OSError(0, STEPS[2]) from None
+        if not self._filter.load(os.getpid()):
+            raise OSError(0, STEPS[3])
+        os.closerange(ANSWERS_FD + 1, OPEN_FILES)
 
 
 def zygote_limits() -> None:
@@ -154,6 +169,30 @@ def _tried_in_a_child(layer: str) -> str:
     return said[:-1] if said.endswith(".") else "the trial process died"
 
 
+def failed_step(enter: Callable[[], None]) -> str:
+    """What goes wrong when a child of this process, the zygote, confines itself by ``enter``; empty when nothing does.
+
+    Tried before there is any program: a fork, and a signal to the zygote, have to be refused then.
+    """
+    zygote, (reader, writer) = os.getpid(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            enter()  # closes the pipe as its last step
+            _expect(errno.EAGAIN, "a fork by a child", lambda: os.fork() or os._exit(0))
+            _expect(errno.EPERM, "a signal by a child", lambda: os.kill(zygote, 0))
+        except BaseException as problem:
+            with suppress(OSError):
+                os.write(writer, str(problem.args[-1]).encode()[:500])
+            os._exit(1)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        said = pipe.read().decode(errors="replace")
+    _, status = os.waitpid(pid, 0)
+    return said or ("" if status == 0 else "it went on without its confinement")
+
+
 def _expect(refusal: int, act: str, call: object) -> None:
     try:
         call()  # type: ignore[operator]
@@ -171,7 +210,8 @@ def _try_no_new_privs() -> None:
 def _try_seccomp() -> None:
     _try_no_new_privs()
     zygote_filter()
-    kernel.ChildFilter().load(os.getpid())
+    if not kernel.ChildFilter().load(os.getpid()):
+        raise OSError(0, STEPS[3])
     _expect(errno.EPERM, "opening a socket under the filter", socket.socket)
     _expect(errno.EAGAIN, "a fork under the filter", os.fork)
 

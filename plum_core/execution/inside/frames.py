@@ -28,8 +28,11 @@ def pack(message: Any) -> bytes:
 
 
 def pack_job(job: dict[str, Any]) -> bytes:
-    """One frame for a child: ``job`` is of built-in types."""
-    body = marshal.dumps(job)
+    """One frame for a child: ``job`` is of built-in types.
+
+    By version 2 of the format, whose reader neither interns strings nor shares them: less of its memory is written to.
+    """
+    body = marshal.dumps(job, 2)
     return HEADER.pack(len(body)) + body
 
 

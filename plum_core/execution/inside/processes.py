@@ -7,6 +7,7 @@ processor is not counted, and a child that was starved for long ends as our fail
 
 from __future__ import annotations
 
+import _socket  # its sockets do all that is asked of a child's, without Python's wrapper around each
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import socket
 import struct
 import sys
 import time
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,7 +84,7 @@ class Zygote:
 
     def _fork(self, old: int = 0) -> tuple[Reaped, Child]:
         """Collect child ``old`` and fork a new one."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = _socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         answers = os.memfd_create("answers", os.MFD_CLOEXEC)
         try:
             reaped, pid = self._request(old, _FILES.pack(theirs.fileno(), answers))
@@ -122,7 +124,7 @@ class Child:
     ``marked``: answers of the tests that ended within their deadlines, None before the program was loaded.
     """
 
-    def __init__(self, pid: int, sock: socket.socket, answers: int, zygote: Zygote) -> None:
+    def __init__(self, pid: int, sock: _socket.socket, answers: int, zygote: Zygote) -> None:
         self.pid = pid
         self.sock = sock
         self.written = b""
@@ -167,7 +169,7 @@ class Child:
             raise SandboxFault(f"the limits of a child could not be set: {problem}") from None
         self.send(job)
         if files:
-            socket.send_fds(self.sock, [b"."], list(files))
+            self.sock.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", files))])
 
     def await_done(self, ends: Sequence[int] = ()) -> None:
         """Until the child says that its answers are written. Raises Closed, or Ending when a limit is passed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
@@ -13,7 +14,7 @@ import traceback
 import warnings
 from typing import Any
 
-from plum_core.execution.inside import frames, kernel, zygote
+from plum_core.execution.inside import frames, kernel, native, zygote
 from plum_core.execution.inside.endings import ParentGone, SandboxFault, ZygoteGone
 from plum_core.execution.inside.judge import Judge
 from plum_core.execution.inside.processes import Zygote
@@ -38,13 +39,14 @@ def main(options: dict[str, Any]) -> None:
     os.set_inheritable(channel, False)
     packages = _package_folders(options["packages"])
     threads = options["threads"]
-    control = _fork_zygote((channel, parent), packages, options["simulated"], threads > 0)
+    core, slow = _core(options["core"])
+    control = _fork_zygote((channel, parent), packages, options["simulated"], threads > 0, core)
     warnings.simplefilter("ignore")  # of test code that is only read here; the zygote has its own filters
     try:
         client = Zygote(control, parent, threads)
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY if hard < 0 else min(MEMORY, hard), hard))
-        frames.write(channel, {"ready": True, "layers": client.spaces, "python": sys.version.split()[0]})
+        frames.write(channel, {"ready": True, "layers": client.spaces, "python": sys.version.split()[0], "slow": slow})
         _serve(channel, parent, Judge(client, packages))
     except SandboxFault as fault:
         frames.write(channel, {"unavailable": str(fault)})
@@ -53,13 +55,29 @@ def main(options: dict[str, Any]) -> None:
     os._exit(0)  # the zygote and its children die with this process
 
 
-def _fork_zygote(close: tuple[int, ...], packages: list[str], simulated: list[str], threads: bool) -> socket.socket:
+def _core(path: str | None) -> tuple[ctypes.PyDLL | None, str]:
+    """forkserver.c, compiled; or why this interpreter goes without."""
+    if path is None:
+        return None, ""
+    try:
+        return native.load(path), ""
+    except (OSError, AttributeError) as problem:
+        return None, str(problem)
+
+
+def _fork_zygote(
+    close: tuple[int, ...], packages: list[str], simulated: list[str], threads: bool, core: ctypes.PyDLL | None
+) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if core is not None:
+        core.plum_join()
     if os.fork() == 0:
         for fd in close:
             os.close(fd)
         ours.close()
-        zygote.start(theirs, packages, simulated, threads)
+        zygote.start(theirs, packages, simulated, threads, core)
+    if core is not None:
+        core.plum_close()
     theirs.close()
     return ours
 

@@ -25,6 +25,8 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
+from plum_kernels.attention import operator as packed
+from plum_kernels.attention import triton_kernels as attention
 from plum_kernels.decode_attention.triton_kernels import attend_part, merge_parts
 from plum_kernels.decoder import triton_kernels as decoder
 from plum_kernels.head.triton_backend import FINISH_ROWS
@@ -51,6 +53,8 @@ POINTERS = {
     "g_ptr": "*bf16",
     "cu_ptr": "*i64",
     **dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), "*bf16"),
+    **dict.fromkeys(("dout_ptr", "dq_ptr", "dk_ptr", "dv_ptr"), "*bf16"),
+    **dict.fromkeys(("start_ptr", "sequence_ptr", "block_ptr"), "*i32"),
     **dict.fromkeys(("table_ptr", "length_ptr", "base_ptr", "member_ptr", "position_ptr"), "*i32"),
     "e_ptr": "*bf16",
     "da_ptr": "*bf16",
@@ -60,13 +64,14 @@ POINTERS = {
     "counts_ptr": "*i32",
 }  # others fp32
 BYTES = ("scored_ptr", "desirable_ptr", "active_ptr")
-FLOATS = ("inner", "outer", "scale", "eps")
+FLOATS = ("inner", "outer", "scale", "eps", "factor")
 PLAIN = {"HAS_BIAS": False, "SOFTCAP": False, "ENTROPY": False, "DESCRIPTORS": True, "WIDEN": False, "GROUP": 8}
 LOSS = {"HAS_REF": True, "HAS_MASK": True, "HAS_WEIGHTS": True, "HAS_ALIGNMENT": True, "BLOCK": 1024}
 PAIRS = LOSS | constants("dpo", {"beta": 0.1, "label_smoothing": 0.1})
 SINGLE = LOSS | constants("kto", {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0})
 HEADS = {"J": 7, "E": 128, "E_PAD": 128, "P": 16, "ROWS": 16, "COLS": 32, "SPLIT": 512}
 ATTEND = HEADS | {"CAP": 30.0, "WINDOW": 4096, "WIDEN": False}
+PACKED = {"J": 7, "E": 128, "E_PAD": 128, "WINDOW": 4096, "WIDEN": False}
 PRODUCTS = {"WIDEN": False, "BD": 128, "BN": 128, "BK": 32}
 KERNELS = {
     tile_statistics: PLAIN,
@@ -75,6 +80,9 @@ KERNELS = {
     tile_finish: {"SUB": FINISH_ROWS},
     attend_part: ATTEND,
     merge_parts: HEADS,
+    attention.attention_forward: PACKED,
+    attention.attention_query_gradient: PACKED,
+    attention.attention_key_gradient: PACKED,
     kept_dx: PRODUCTS,
     kept_dw: PRODUCTS,
     pair_loss: PAIRS,
@@ -89,9 +97,11 @@ KERNELS = {
 OF_BF16 = tuple(k for k in KERNELS if k.__module__ == decoder.__name__)  # tensors in the model's dtype, tables in fp32
 WIDE = ("inverse_ptr", "dw_ptr", "cos_ptr", "sin_ptr")
 SMALL = Tile(BM=1, BV=1024, BK=1, warps=4, stages=1)  # of kernels that are not tiled by target
+ATTENTION = tuple(k for k in KERNELS if k.__module__ == attention.__name__)  # forward, query and key gradient
 ALIGNED = (  # multiples of 16
     *("x_ptr", "w_ptr", "g_ptr", "m_ptr", "s_ptr", "t_ptr", "y_ptr", "N", "D", "stride"),
     *("e_ptr", "da_ptr", "dx_ptr", "dw_ptr"),
+    *("out_ptr", "dout_ptr", "dq_ptr", "dk_ptr", "dv_ptr", "q_row", "q_head", "k_row", "k_head", "v_row", "v_head"),
     *("q_ptr", "k_ptr", "v_ptr", "row_stride", "head_stride", "group_stride", "block_stride", "token_stride"),
 )
 
@@ -105,13 +115,16 @@ class Config:
 
 
 def tile_of(kernel: Any, target: str) -> Tile:
+    if kernel in ATTENTION:
+        tile = packed.TILES[target][ATTENTION.index(kernel)]
+        return Tile(BM=tile.BM, BV=tile.BN, BK=KERNELS[kernel]["E"], warps=tile.warps, stages=tile.stages)
     return TILES[target] if "BM" in kernel.arg_names else SMALL
 
 
 def source(kernel: Any, target: str) -> ASTSource:
     """The kernel with bf16 operands and its target's tile."""
     tile = tile_of(kernel, target)
-    fixed = {"BM": tile.BM, "BV": tile.BV, "BK": tile.BK, "BLOCK": 1024, **KERNELS[kernel]}
+    fixed = {"BM": tile.BM, "BV": tile.BV, "BN": tile.BV, "BK": tile.BK, "BLOCK": 1024, **KERNELS[kernel]}
     signature = {}
     for name in kernel.arg_names:
         if name in fixed:

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout that 
 from plum_kernels.attention import operator as packed
 from plum_kernels.attention import triton_kernels as attention
 from plum_kernels.decode_attention.triton_kernels import attend_part, merge_parts
+from plum_kernels.decoder import qkv_kernels as qkv
 from plum_kernels.decoder import triton_kernels as decoder
 from plum_kernels.head.triton_backend import FINISH_ROWS
 from plum_kernels.head.triton_kernels import kept_dw, kept_dx, tile_exponentials, tile_finish
@@ -93,8 +94,12 @@ KERNELS = {
     decoder.add_norm_backward: {"BLOCK": 4096},
     decoder.norm_rotate_forward: {"BLOCK": 128, "NORM": True},
     decoder.norm_rotate_backward: {"BLOCK": 128, "NORM": True},
+    qkv.split_qkv_forward: {"BLOCK": 128, "NORM": True},
+    qkv.split_qkv_backward: {"BLOCK": 128, "NORM": True},
 }
-OF_BF16 = tuple(k for k in KERNELS if k.__module__ == decoder.__name__)  # tensors in the model's dtype, tables in fp32
+OF_BF16 = tuple(
+    k for k in KERNELS if k.__module__ in (decoder.__name__, qkv.__name__)
+)  # tensors in the model's dtype, tables in fp32
 WIDE = ("inverse_ptr", "dw_ptr", "cos_ptr", "sin_ptr")
 SMALL = Tile(BM=1, BV=1024, BK=1, warps=4, stages=1)  # of kernels that are not tiled by target
 ATTENTION = tuple(k for k in KERNELS if k.__module__ == attention.__name__)  # forward, query and key gradient

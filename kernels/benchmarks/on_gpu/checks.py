@@ -16,6 +16,7 @@ from plum_kernels import (
     norm_rotate,
     packed_attention,
     preference_loss,
+    split_qkv,
     swiglu,
 )
 from plum_kernels.attention.interface import ATTENTION_BACKENDS, available
@@ -116,7 +117,7 @@ def _head(bench: Bench, dtype: torch.dtype, threshold: float) -> Row:
 
 def _decoder(bench: Bench, name: str, dtype: torch.dtype) -> Row:
     g = torch.Generator().manual_seed(3)
-    shape = (37, 6, 130) if name == "norm_rotate" else (37, 1030)
+    shape = (37, 6, 130) if name in ("norm_rotate", "split_qkv") else (37, 1030)
     x, other, weight = (torch.randn(*s, generator=g).to(bench.device, dtype) for s in (shape, shape, shape[-1:]))
     angles = torch.randn(37, 64, generator=g).to(bench.device)
 
@@ -127,10 +128,13 @@ def _decoder(bench: Bench, name: str, dtype: torch.dtype) -> Row:
             return list(add_rms_norm(leaves[0], leaves[1], leaves[2], 1e-6, backend=backend))
         tables = (angles.cos(), angles.sin())
         cos, sin = (torch.cat((t, t), -1).to(torch.promote_types(leaves[0].dtype, torch.float32)) for t in tables)
+        if name == "split_qkv":
+            return list(split_qkv(leaves[0].flatten(1), cos, sin, 2, 130, *leaves[1:], backend=backend))
         return [norm_rotate(leaves[0], cos, sin, leaves[1], backend=backend)]
 
-    arrays = {"swiglu": [x, other], "add_rms_norm": [x, other, weight], "norm_rotate": [x, weight]}[name]
-    return compare(compute, arrays, bench.triton, HAIR[dtype])
+    arrays = {"swiglu": [x, other], "add_rms_norm": [x, other, weight], "norm_rotate": [x, weight]}
+    arrays["split_qkv"] = [x, weight, torch.flip(weight, (0,))]
+    return compare(compute, arrays[name], bench.triton, HAIR[dtype])
 
 
 def _attention(bench: Bench, backend: str, window: int | None) -> Row:
@@ -174,7 +178,7 @@ def run(bench: Bench) -> None:
         for threshold in (0.0, 1e-5):
             name = f"linear_preference {str(dtype)[6:]} threshold {threshold}"
             bench.item(name, partial(_head, bench, dtype, threshold))
-        for function in ("swiglu", "add_rms_norm", "norm_rotate"):
+        for function in ("swiglu", "add_rms_norm", "norm_rotate", "split_qkv"):
             bench.item(f"{function} {str(dtype)[6:]}", partial(_decoder, bench, function, dtype))
     for backend in ATTENTION_BACKENDS[:-1]:
         for window in (None, 33):

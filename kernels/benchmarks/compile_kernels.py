@@ -32,6 +32,7 @@ from plum_kernels.decoder import qkv_kernels as qkv
 from plum_kernels.decoder import triton_kernels as decoder
 from plum_kernels.head.triton_backend import FINISH_ROWS
 from plum_kernels.head.triton_kernels import kept_dw, kept_dx, tile_exponentials, tile_finish
+from plum_kernels.logprob.hybrid_kernels import row_gradient, row_statistics
 from plum_kernels.logprob.triton_backend import TILES, Tile
 from plum_kernels.logprob.triton_kernels import tile_gradient, tile_statistics
 from plum_kernels.preference.triton_backend import constants
@@ -72,6 +73,7 @@ PAIRS = LOSS | constants("dpo", {"beta": 0.1, "label_smoothing": 0.1})
 SINGLE = LOSS | constants("kto", {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0})
 HEADS = {"J": 7, "E": 128, "E_PAD": 128, "P": 16, "ROWS": 16, "COLS": 32, "SPLIT": 512}
 ATTEND = HEADS | {"CAP": 30.0, "WINDOW": 4096, "WIDEN": False}
+ROW = {"HAS_BIAS": True, "SOFTCAP": True, "ENTROPY": True, "BLOCK": 2048}
 PACKED = {"J": 7, "E": 128, "E_PAD": 128, "WINDOW": 4096, "WIDEN": False}
 PRODUCTS = {"WIDEN": False, "BD": 128, "BN": 128, "BK": 32}
 KERNELS = {
@@ -79,6 +81,8 @@ KERNELS = {
     tile_gradient: PLAIN,
     tile_exponentials: PLAIN,
     tile_finish: {"SUB": FINISH_ROWS},
+    row_statistics: ROW,
+    row_gradient: ROW,
     attend_part: ATTEND,
     merge_parts: HEADS,
     attention.attention_forward: PACKED,
@@ -103,6 +107,7 @@ OF_BF16 = tuple(
 WIDE = ("inverse_ptr", "dw_ptr", "cos_ptr", "sin_ptr")
 SMALL = Tile(BM=1, BV=1024, BK=1, warps=4, stages=1)  # of kernels that are not tiled by target
 ATTENTION = tuple(k for k in KERNELS if k.__module__ == attention.__name__)  # forward, query and key gradient
+ROWS = Tile(BM=1, BV=ROW["BLOCK"], BK=1, warps=8, stages=1)
 ALIGNED = (  # multiples of 16
     *("x_ptr", "w_ptr", "g_ptr", "m_ptr", "s_ptr", "t_ptr", "y_ptr", "N", "D", "stride"),
     *("e_ptr", "da_ptr", "dx_ptr", "dw_ptr"),
@@ -123,7 +128,9 @@ def tile_of(kernel: Any, target: str) -> Tile:
     if kernel in ATTENTION:
         tile = packed.TILES[target][ATTENTION.index(kernel)]
         return Tile(BM=tile.BM, BV=tile.BN, BK=KERNELS[kernel]["E"], warps=tile.warps, stages=tile.stages)
-    return TILES[target] if "BM" in kernel.arg_names else SMALL
+    if "BM" in kernel.arg_names:
+        return TILES[target]
+    return ROWS if kernel in (row_statistics, row_gradient) else SMALL
 
 
 def source(kernel: Any, target: str) -> ASTSource:
@@ -168,7 +175,7 @@ def compile_kernel(kernel: Any, target: str) -> dict[str, object]:
     options = {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
     compiled = triton.compile(source(kernel, target), target=TARGETS[target], options=options)
     amd = TARGETS[target].backend == "hip"
-    shape = f"{tile.BM}x{tile.BV}x{tile.BK}" if tile is not SMALL else str(KERNELS[kernel].get("BLOCK", SMALL.BV))
+    shape = f"{tile.BM}x{tile.BV}x{tile.BK}" if tile.BM > 1 else str(KERNELS[kernel].get("BLOCK", tile.BV))
     registers, spilled = amd_usage(compiled.asm["amdgcn"]) if amd else nvidia_usage(compiled.asm["ptx"], target)
     return {
         "kernel": kernel.__name__,

@@ -38,8 +38,9 @@ def clear() -> None:
 
 
 @torch.compiler.assume_constant_result  # read once: a graph need not look into files
-def _auto(function: str, index: int, default: str) -> str:
-    return _chosen(function, torch.cuda.get_device_name(index), default)
+def _auto(function: str, index: int | None, default: str) -> str:
+    at = torch.cuda.current_device() if index is None else index
+    return _chosen(function, torch.cuda.get_device_name(at), default)
 
 
 @functools.cache
@@ -59,7 +60,7 @@ def auto(function: str, device: torch.device, default: str) -> str:
     """The back end of ``function`` on ``device``; off a GPU always the default, silently."""
     if device.type != "cuda":
         return default
-    return _auto(function, torch.cuda.current_device() if device.index is None else device.index, default)
+    return _auto(function, device.index, default)
 
 
 def tile(kernel: str, device: torch.device) -> dict[str, int] | None:

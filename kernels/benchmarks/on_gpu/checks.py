@@ -49,7 +49,9 @@ def compare(
     return {"budget_used": max(within_budget(*parts, hair) for parts in zip(got, plain, exact, strict=True))}
 
 
-def _logprob(bench: Bench, shape: tuple[int, int, int], dtype: torch.dtype, options: dict[str, float]) -> Row:
+def _logprob(
+    bench: Bench, shape: tuple[int, int, int], dtype: torch.dtype, options: dict[str, float], backend: str
+) -> Row:
     n, d, v = shape
     g = torch.Generator().manual_seed(n)
     arrays = [torch.randn(*s, generator=g).to(bench.device, dtype) for s in ((n, d), (v, d), (v,))]
@@ -62,7 +64,7 @@ def _logprob(bench: Bench, shape: tuple[int, int, int], dtype: torch.dtype, opti
         out = linear_logprob(x, w, y, bias=b, entropy=True, backend=backend, **options)
         return [part for part in out if part is not None]
 
-    return compare(compute, arrays, bench.triton, HAIR[dtype])
+    return compare(compute, arrays, backend, HAIR[dtype])
 
 
 def preference_inputs(bench: Bench, name: str, rows: int = 300) -> tuple[Tensor, dict[str, Tensor]]:
@@ -151,15 +153,23 @@ def _attention(bench: Bench, backend: str, window: int | None) -> Row:
     return compare(compute, arrays, backend, 2**-6)
 
 
-def _bit_equal(bench: Bench) -> Row:
+def _bit_equal(bench: Bench, function: str) -> Row:
     g = torch.Generator().manual_seed(5)
     n, v = (33, 101) if bench.dry else (257, 5003)
     x, w = (torch.randn(s, 128, generator=g).to(bench.device, torch.bfloat16) for s in (n, v))
     y = torch.randint(0, v, (n,), generator=g).to(bench.device)
+    arrays = [x, w]
+    if function == "packed_attention":
+        arrays = [torch.randn(n, h, 64, generator=g).to(bench.device, torch.bfloat16) for h in (4, 2, 2)]
+    cu = torch.tensor([0, 1, n // 2, n], device=bench.device)
+    name = "hybrid" if function == "hybrid" and not bench.dry else bench.triton
     first: list[Tensor] = []
     for _ in range(20):
-        leaves = [t.detach().requires_grad_() for t in (x, w)]
-        made = results([linear_logprob(leaves[0], leaves[1], y, backend=bench.triton).logp], leaves)
+        leaves = [t.detach().requires_grad_() for t in arrays]
+        if function == "packed_attention":
+            made = results([packed_attention(*leaves, cu, n, backend=bench.triton)], leaves)
+        else:
+            made = results([linear_logprob(leaves[0], leaves[1], y, backend=name).logp], leaves)
         first = first or made
         assert all(torch.equal(a, b) for a, b in zip(first, made, strict=True)), "two runs differ"
     return {"runs": 20}
@@ -169,8 +179,9 @@ def run(bench: Bench) -> None:
     for dtype in HAIR:
         for shape in SHAPES[:4] if bench.dry else SHAPES:
             for options in OPTIONS:
-                name = f"linear_logprob {'x'.join(map(str, shape))} {str(dtype)[6:]} {options or ''}".strip()
-                bench.item(name, partial(_logprob, bench, shape, dtype, options))
+                for backend in dict.fromkeys((bench.triton, "reference" if bench.dry else "hybrid")):
+                    name = f"linear_logprob {backend} {'x'.join(map(str, shape))} {str(dtype)[6:]} {options or ''}"
+                    bench.item(name.strip(), partial(_logprob, bench, shape, dtype, options, backend))
     for objective in SPECS:
         if not objective.startswith("aot"):  # they sort, and have no kernel
             bench.item(f"preference_loss {objective}", partial(_preference, bench, objective))
@@ -183,4 +194,5 @@ def run(bench: Bench) -> None:
     for backend in ATTENTION_BACKENDS[:-1]:
         for window in (None, 33):
             bench.item(f"packed_attention {backend} window {window}", partial(_attention, bench, backend, window))
-    bench.item("twenty runs are bit-equal", partial(_bit_equal, bench))
+    for function in ("linear_logprob", "hybrid", "packed_attention"):
+        bench.item(f"{function}: twenty runs are bit-equal", partial(_bit_equal, bench, function))

@@ -13,6 +13,7 @@ import torch
 import triton
 
 from on_gpu.bench import Bench, Row
+from plum_kernels import choice
 
 NOT_MEASURED = "not measured"
 
@@ -36,7 +37,8 @@ def _value(bench: Bench, name: str, key: str) -> float | None:
 
 def bars(bench: Bench) -> list[tuple[str, str]]:
     """(what was promised, what was found): nothing that was not measured in this run."""
-    share = _value(bench, "forward: plum linear_logprob", "share_of_ceiling")
+    shares = [_value(bench, f"forward: plum linear_logprob{way}", "share_of_ceiling") for way in ("", ", hybrid")]
+    share = max((found for found in shares if found is not None), default=None)
     ours, exact = (_value(bench, f"dpo step: plum one visit{suffix}", "ms") for suffix in (", filter 1e-5", ""))
     theirs = _value(bench, "dpo step: Liger fused DPO, all rows", "ms")
     peak = _value(bench, "dpo step: plum one visit", "peak_mib")
@@ -87,15 +89,19 @@ def markdown(bench: Bench, device: str) -> str:
 
 
 def write(bench: Bench, folder: Path) -> list[Path]:
+    """The record and the page; what "auto" takes on this device too, where this run's checks came before it."""
     device = "cpu (dry run)" if bench.dry else torch.cuda.get_device_name()
     stem = f"{date.today().isoformat()}-gpu-{'dry' if bench.dry else device.lower().replace(' ', '-')}"
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         "date": date.today().isoformat(), "device": device, "dry": bench.dry, "versions": versions(),
         "ceiling_flops": bench.ceiling, "bars": bars(bench), "rows": bench.rows, "cut": bench.cut,
-        "failures": bench.failures,
+        "failures": bench.failures, "choices": bench.choices,
     }  # fmt: skip
     data, page = folder / f"{stem}.json", folder / f"{stem}.md"
     data.write_text(json.dumps(record, indent=1) + "\n")
     page.write_text(markdown(bench, device))
-    return [data, page]
+    checked = any(row["section"] == "checks" for row in bench.rows) and not bench.failures
+    if not checked or not bench.choices:
+        return [data, page]
+    return [data, page, choice.write(device, record["date"], bench.choices["backends"], bench.choices["tiles"])]

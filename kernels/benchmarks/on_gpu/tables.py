@@ -48,8 +48,8 @@ def _step(method: peers.Method, arrays: tuple[Tensor, Tensor, Tensor], train: tu
     return [loss.detach(), *(t.grad for t in (x, w) if t.grad is not None)]
 
 
-def _ours(bench: Bench, x: Tensor, w: Tensor, y: Tensor) -> Tensor:
-    return -linear_logprob(x, w, y, backend=bench.triton).logp
+def _ours(bench: Bench, backend: str, x: Tensor, w: Tensor, y: Tensor) -> Tensor:
+    return -linear_logprob(x, w, y, backend="reference" if bench.dry else backend).logp
 
 
 def _logprob_row(
@@ -155,7 +155,9 @@ def _attention(bench: Bench, backend: str) -> Row:
 
 def run(bench: Bench) -> None:
     shape = (24, 8, 64) if bench.dry else (8192, 4096, 152064)
-    methods = {"plum linear_logprob": partial(_ours, bench), **peers.logprob_peers(bench.dry)}
+    ours = {"plum linear_logprob": "triton", "plum linear_logprob, hybrid": "hybrid"}
+    methods: dict[str, peers.Method | str] = {name: partial(_ours, bench, way) for name, way in ours.items()}
+    methods |= peers.logprob_peers(bench.dry)
     for title, train in (("forward", (False, False)), ("frozen head", (True, False)), ("trained head", (True, True))):
         for name, method in methods.items():
             own = name.startswith("plum")

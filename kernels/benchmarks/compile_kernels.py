@@ -37,6 +37,7 @@ from plum_kernels.logprob.triton_backend import TILES, Tile
 from plum_kernels.logprob.triton_kernels import tile_gradient, tile_statistics
 from plum_kernels.preference.triton_backend import constants
 from plum_kernels.preference.triton_kernels import pair_loss, sequence_loss
+from plum_kernels.sample.triton_kernels import draw_row, penalise_row
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -54,6 +55,7 @@ POINTERS = {
     "y_ptr": "*i64",
     "g_ptr": "*bf16",
     "cu_ptr": "*i64",
+    **dict.fromkeys(("seed_ptr", "place_ptr", "token_ptr", "prompt_ptr", "drawn_ptr"), "*i64"),
     **dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), "*bf16"),
     **dict.fromkeys(("dout_ptr", "dq_ptr", "dk_ptr", "dv_ptr"), "*bf16"),
     **dict.fromkeys(("start_ptr", "sequence_ptr", "block_ptr"), "*i32"),
@@ -66,7 +68,8 @@ POINTERS = {
     "counts_ptr": "*i32",
 }  # others fp32
 BYTES = ("scored_ptr", "desirable_ptr", "active_ptr")
-FLOATS = ("inner", "outer", "scale", "eps", "factor")
+SAMPLED = ("top_k", "temperature", "top_p", "floor", "repetition", "presence", "frequency")
+FLOATS = ("inner", "outer", "scale", "eps", "factor", *SAMPLED)
 PLAIN = {"HAS_BIAS": False, "SOFTCAP": False, "ENTROPY": False, "DESCRIPTORS": True, "WIDEN": False, "GROUP": 8}
 LOSS = {"HAS_REF": True, "HAS_MASK": True, "HAS_WEIGHTS": True, "HAS_ALIGNMENT": True, "BLOCK": 1024}
 PAIRS = LOSS | constants("dpo", {"beta": 0.1, "label_smoothing": 0.1})
@@ -98,6 +101,8 @@ KERNELS = {
     decoder.add_norm_backward: {"BLOCK": 4096},
     decoder.norm_rotate_forward: {"BLOCK": 128, "NORM": True},
     decoder.norm_rotate_backward: {"BLOCK": 128, "NORM": True},
+    draw_row: {"GREEDY": False, "TOP_K": True, "TOP_P": True, "MIN_P": True, "BLOCK": 1024},
+    penalise_row: {"BLOCK": 64},
     qkv.split_qkv_forward: {"BLOCK": 128, "NORM": True},
     qkv.split_qkv_backward: {"BLOCK": 128, "NORM": True},
 }
@@ -130,7 +135,7 @@ def tile_of(kernel: Any, target: str) -> Tile:
         return Tile(BM=tile.BM, BV=tile.BN, BK=KERNELS[kernel]["E"], warps=tile.warps, stages=tile.stages)
     if "BM" in kernel.arg_names:
         return TILES[target]
-    return ROWS if kernel in (row_statistics, row_gradient) else SMALL
+    return ROWS if kernel in (row_statistics, row_gradient, draw_row) else SMALL
 
 
 def source(kernel: Any, target: str) -> ASTSource:

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from on_gpu import sampling
 from on_gpu.bench import Bench, Row, within_budget
 from plum_kernels import (
     add_rms_norm,
@@ -196,3 +197,4 @@ def run(bench: Bench) -> None:
             bench.item(f"packed_attention {backend} window {window}", partial(_attention, bench, backend, window))
     for function in ("linear_logprob", "hybrid", "packed_attention"):
         bench.item(f"{function}: twenty runs are bit-equal", partial(_bit_equal, bench, function))
+    sampling.check(bench)

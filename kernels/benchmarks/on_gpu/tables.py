@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from on_gpu import peers
+from on_gpu import peers, sampling
 from on_gpu.bench import Bench, Row
 from plum_kernels import (
     add_rms_norm,
@@ -173,3 +173,4 @@ def run(bench: Bench) -> None:
             bench.item(f"{name}: {backend}", partial(_small, bench, name, backend))
     for backend in ATTENTION_BACKENDS[:-1]:
         bench.item(f"packed_attention: {backend}", partial(_attention, bench, backend))
+    sampling.tables(bench)

@@ -38,7 +38,7 @@ def uniform(seed: int, position: int) -> float:
 
 
 def penalised(z: Tensor, prompt: Tensor, drawn: Tensor, draw: Draw) -> Tensor:
-    """(V,) logits after repetition (of prompt and drawn), then frequency and presence (of drawn); ids below 0 are none."""
+    """(V,) logits after repetition (prompt and drawn), then frequency and presence (drawn); ids below 0 are none."""
     out = z.clone()
     prompt, drawn = prompt[prompt >= 0], drawn[drawn >= 0]
     seen = torch.cat((prompt, drawn)).unique()
@@ -85,9 +85,6 @@ def reference_sample_tokens(
         tokens.append(token)
         sampled.append(chance)
         logps.append(float(z.double().log_softmax(-1)[token]))
-    kind = {"dtype": torch.float32, "device": logits.device}
-    return (
-        torch.tensor(tokens, dtype=torch.int64, device=logits.device),
-        torch.tensor(logps, **kind),
-        torch.tensor(sampled, **kind),
-    )
+    device = logits.device
+    chances = torch.tensor([logps, sampled], dtype=torch.float32, device=device)
+    return torch.tensor(tokens, dtype=torch.int64, device=device), chances[0], chances[1]

@@ -14,6 +14,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 WAYS = tl.constexpr(8)  # candidates a visit
 LOWEST = tl.constexpr(-2147483648)
+MINUS_INF = tl.constexpr(-2139095041)  # as a key: what lies below is NaN
 
 
 @triton.jit
@@ -81,7 +82,7 @@ def _search(z_ptr, V, wanted, least, highest, scale, MASS: tl.constexpr, BLOCK: 
             found += tl.sum(tl.where(above, size[:, None], 0.0).to(tl.float64), 0)
         enough = (found >= wanted) & (candidates >= low)  # past the last float the sum of the two wraps around
         low += (tl.maximum(tl.sum(enough.to(tl.int32), 0) - 1, 0)) << shift
-    return _float(low)
+    return _float(tl.maximum(low, MINUS_INF))
 
 
 @triton.jit
@@ -122,7 +123,7 @@ def draw_row(
         least = tl.maximum(least, _search(z_ptr, V, enough, least, highest, scale, True, BLOCK))
     if MIN_P:
         least = tl.maximum(least, highest + floor)
-    # two sums in one visit: of what is drawn from, tile by tile as the draw below will add them, and of the row as given
+    # two sums in one visit: of what is drawn from, tile by tile as the draw below adds them, and of the row as given
     total = tl.full((), 0.0, tl.float64)
     raw_total = tl.zeros((BLOCK,), tl.float64)
     for first in range(0, V, BLOCK):

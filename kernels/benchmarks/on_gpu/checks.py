@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from on_gpu import sampling
+from on_gpu import decoding, sampling
 from on_gpu.bench import Bench, Row, within_budget
 from plum_kernels import (
     add_rms_norm,
@@ -198,3 +198,4 @@ def run(bench: Bench) -> None:
     for function in ("linear_logprob", "hybrid", "packed_attention"):
         bench.item(f"{function}: twenty runs are bit-equal", partial(_bit_equal, bench, function))
     sampling.check(bench)
+    decoding.check(bench)

@@ -15,6 +15,7 @@ import triton
 from on_gpu.bench import Bench, Row
 from plum_kernels import choice
 
+WAYS = ("by every sample", "once")
 NOT_MEASURED = "not measured"
 
 
@@ -30,9 +31,14 @@ def versions() -> dict[str, str]:
 
 def _value(bench: Bench, name: str, key: str) -> float | None:
     for row in bench.rows:
-        if row["section"] == "tables" and row["name"] == name and row.get(key) is not None:
+        if row["section"] in ("tables", "decode") and row["name"] == name and row.get(key) is not None:
             return float(row[key])
     return None
+
+
+def _percent(bench: Bench, name: str) -> str:
+    share = _value(bench, name, "share_of_roofline")
+    return NOT_MEASURED if share is None else f"{share:.1%}"
 
 
 def bars(bench: Bench) -> list[tuple[str, str]]:
@@ -56,6 +62,19 @@ def bars(bench: Bench) -> list[tuple[str, str]]:
         (
             "DPO step's head, peak memory, gradients (2.4 GiB) included: at most those and 1.5 GB",
             NOT_MEASURED if peak is None else f"{peak:.0f} MiB",
+        ),
+        *(
+            (f"decode {size}, share of the roofline: at least 70 %", _percent(bench, f"{size}: decode, CUDA graphs"))
+            for size in ("0.5B", "1.5B", "7B")
+        ),
+        (
+            "decode attention at 7B, a prompt read once against by every sample: at least 1.5 x",
+            times(
+                *(
+                    _value(bench, f"7B: decode attention, prompt read {way}", "ms")
+                    for way in ("by every sample", "once")
+                )
+            ),
         ),
     ]
 

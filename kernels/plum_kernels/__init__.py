@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plum_kernels.attention.interface import packed_attention
-from plum_kernels.decoder.interface import add_rms_norm, norm_rotate, swiglu
+from plum_kernels.decoder.interface import add_rms_norm, norm_rotate, split_qkv, swiglu
 from plum_kernels.dense import linear
 from plum_kernels.head.interface import LinearPreference, linear_preference
 from plum_kernels.logprob.interface import BACKENDS, LinearLogprob, linear_logprob
@@ -23,5 +23,6 @@ __all__ = [
     "packed_attention",
     "preference_loss",
     "rms_norm",
+    "split_qkv",
     "swiglu",
 ]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plum_kernels import linear
+from plum_kernels.decoder.interface import has_kernel, split_qkv
 from plum_models.config import DecoderConfig
 from plum_models.linear import Linear
 from plum_models.lora import effective_weight
@@ -102,6 +103,7 @@ class Attention(nn.Module):
         self.k_proj = Linear(c.hidden_size, self.kv_heads * c.head_dim, bias=c.attention_bias)
         self.v_proj = Linear(c.hidden_size, self.kv_heads * c.head_dim, bias=c.attention_bias)
         self.o_proj = Linear(self.heads * c.head_dim, c.hidden_size, bias=c.attention_out_bias)
+        self.eps = c.rms_norm_eps
         self.q_norm = RMSNorm(c.head_dim, c.rms_norm_eps) if c.qk_norm else None
         self.k_norm = RMSNorm(c.head_dim, c.rms_norm_eps) if c.qk_norm else None
         self.joined: Joined | None = None
@@ -124,6 +126,10 @@ class Attention(nn.Module):
 
         Tables: cos and signed sin of ``rope.rotary_tables``, those of q times its scale.
         """
+        if self.joined is not None and q_tables[0] is k_tables[0] and has_kernel("split_qkv", x):
+            cos, sin = (table.flatten(0, -2) for table in q_tables)
+            of_q, of_k = (None if norm is None else norm.weight for norm in (self.q_norm, self.k_norm))
+            return split_qkv(self.joined(x), cos, sin, self.kv_heads, self.head_dim, of_q, of_k, self.eps)
         if self.joined is not None and self.q_norm is None and q_tables[0] is k_tables[0]:  # one rotation for both
             heads = self.joined(x).unflatten(-1, (-1, self.head_dim))
             turned, v = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=-2)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from plum_core.sampling.gpu_draw import gpu_draw
 from plum_core.sampling.params import SamplingParams
 from plum_core.sampling.penalties import Past, penalise
 from plum_core.sampling.products import Compiled
@@ -133,7 +134,7 @@ def draw_tokens(
     hidden: (R, D); head: (V, D). softcap: logits z become softcap * tanh(z / softcap). product: what multiplies by the
     head where F.linear does not. native: by the compiled draw where ``params`` have neither filters nor penalties, with
     a compiled product inside it where there is one and no cap. A head that is itself larger than a cache is read once
-    for all rows.
+    for all rows. On a GPU all rows are drawn in one launch.
     """
     unfiltered = past is None and not params.filters
     if native and unfiltered and softcap is None and isinstance(product, Compiled):
@@ -141,8 +142,10 @@ def draw_tokens(
     small = head.numel() * head.element_size() <= SMALL_HEAD_BYTES
     cached = max(1, CACHED_BYTES // (4 * len(head)))
     parts = []
-    for rows in _slices(len(hidden), cached if small else len(hidden)):
+    for rows in _slices(len(hidden), cached if small and not hidden.is_cuda else len(hidden)):
         logits = F.linear(hidden[rows], head) if product is None else product(hidden[rows])
+        if logits.is_cuda:
+            return gpu_draw(soft_cap(logits, softcap), seeds, positions, params, past)
         # logits of two bytes are widened for the draw: few at a time, where all of them would pass through memory
         whole = small or logits.dtype == torch.float32 or native
         drawn = _slices(len(logits), len(logits) if whole else WIDENED * cached)

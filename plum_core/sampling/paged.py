@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from plum_core.sampling.blocks import BlockManager, Table
+from plum_core.sampling.graphs import Capture, StepGraphs
 from plum_core.sampling.params import Completion, Request, SamplingParams
 from plum_core.sampling.pool import Pages, Pool
 from plum_core.sampling.rows import Drawn, Rows
@@ -19,7 +20,7 @@ from plum_models.tokenizer import Tokenizer
 
 
 class PagedBatch:
-    """One call of ``Sampler.sample``. ahead: tokens at most that a step foretells for a row."""
+    """One call of ``Sampler.sample``. ahead: tokens at most a step foretells for a row; capture: see ``graphs``."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class PagedBatch:
         block: int,
         step_tokens: int,
         ahead: int,
+        capture: Capture | None = None,
     ) -> None:
         self._weights: Weights | None = weights
         self.params, self.stats, self.step_tokens, self.ahead = params, stats, step_tokens, ahead
@@ -43,6 +45,8 @@ class PagedBatch:
         self.rows = Rows(tokenizer, params, max_rows, self.device, ahead)
         self.pool: Pool | None = Pool(self.config, blocks, block, self.like)
         self.cancelled: set[str] = set()
+        self.capture = capture
+        self.graphs: StepGraphs | None = None
 
     @property
     def busy(self) -> bool:
@@ -65,7 +69,7 @@ class PagedBatch:
         for job in (*self.scheduler.filling, *self.scheduler.ready):
             self.scheduler.put_back(job)
         self.scheduler.manager.forget()
-        self._weights = self.pool = None
+        self._weights = self.pool = self.graphs = None
 
     def advance(self) -> list[Completion]:
         """Let in and compute what fits, then draw one token for every live row; the samples that this finished."""
@@ -129,6 +133,10 @@ class PagedBatch:
         assert self.pool is not None  # awake
         positions = positions.to(self.device)
         pages = Pages(self.pool, tables, shared, positions, counts)
+        if self.capture is not None and pages.step is not None:
+            if self.graphs is None or not self.graphs.belongs(self.weights.decoder, self.pool):
+                self.graphs = StepGraphs(self.weights.decoder, self.pool, self.capture)
+            return self.graphs(ids.to(self.device), positions, pages.step)
         return self.weights.decoder(ids.to(self.device), positions, pages.attend)
 
     def _start(self) -> list[Completion]:

@@ -11,6 +11,7 @@ key/value head, H = G * J, E head width, S positions in shared blocks, O in own 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,38 @@ class Pool:
             self.kv[layer, which].flatten(1, 2).index_copy_(1, slots, x.transpose(0, 1))
 
 
+@dataclass(frozen=True, slots=True)
+class KernelStep:
+    """Where one new token of each of R rows goes and what it attends to, for ``decode_attention``.
+
+    targets: (R,) int64 slots of the new keys; own: (R, W) int32 blocks of each row's own tokens; lengths: (R,) int32
+    of them, the new ones included.
+    """
+
+    targets: Tensor
+    own: Tensor
+    lengths: Tensor
+    shared: Shared
+
+
+def attend_step(pool: Pool, step: KernelStep, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The decoder's ``Attend`` of one token a row by ``decode_attention``. Nothing comes to the host."""
+    pool.write(layer, step.targets, k.flatten(0, 1), v.flatten(0, 1))
+    keys, values = pool.kv[layer]
+    out = decode_attention(
+        q.squeeze(1),
+        keys,
+        values,
+        step.own,
+        step.lengths,
+        step.shared,
+        softcap=pool.config.attention_softcap or 0.0,
+        window=pool.config.window(layer) or 0,
+        backend=pool.kernel or "auto",
+    )
+    return out.unsqueeze(1)
+
+
 class Pages:
     """The view of one forward: R rows with their tables, each at Q positions of its own.
 
@@ -92,17 +125,16 @@ class Pages:
         targets = self._own.gather(1, inside // block) * block + inside % block
         real = torch.arange(positions.shape[1], device=device) < torch.tensor(counts, device=device).unsqueeze(1)
         self._targets = torch.where(real, targets, pool.scratch * block).flatten()
-        self._kernel: str | None = pool.kernel if positions.shape[1] == 1 else None
-        if self._kernel is None:
+        self.step: KernelStep | None = None
+        if pool.kernel is None or positions.shape[1] > 1:
             self._masks = self._make_masks(starts)
         else:
             members = self._slots.new_full((arranged.size,), -1).index_copy_(0, self._slots, rows)
             lengths = torch.tensor([len(prompts[p]) * block for p in arranged.prompts], dtype=torch.int32)
-            self._lengths = (inside + 1).flatten().int()
-            self._own_int = self._own.int()
-            self._prompts = Shared(
+            prompts_of = Shared(
                 tables=self._entries.int(), lengths=lengths.to(device), members=members.view(-1, self._width).int()
             )
+            self.step = KernelStep(self._targets, self._own.int(), (inside + 1).flatten().int(), prompts_of)
 
     def _make_masks(self, starts: Tensor) -> tuple[Tensor, Tensor]:
         """(R, Q, S + O) to be added to scores: of whole attention, and of a sliding window."""
@@ -120,10 +152,10 @@ class Pages:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The decoder's ``Attend``: q (R, Q, H, E), k and v (R, Q, G, E) to (R, Q, H, E)."""
+        if self.step is not None:
+            return attend_step(self.pool, self.step, layer, q, k, v)
         self.pool.write(layer, self._targets, k.flatten(0, 1), v.flatten(0, 1))
         config = self.pool.config
-        if self._kernel is not None:
-            return self._attend_kernel(layer, q)
         mask = self._masks[0] if config.window(layer) is None else self._masks[1]
         if q.shape[1] > FEW_QUERIES and config.attention_softcap is None and not self._entries.numel():
             return self._attend_fused(layer, q, mask)
@@ -140,22 +172,6 @@ class Pages:
         out = self._from_slots(self._to_slots(weights[..., :split]) @ self._shared(layer, 1))
         out = out + weights[..., split:] @ self.pool.read(layer, 1, self._own)
         return out.view(groups, rows, queries, -1, width).permute(1, 2, 0, 3, 4).reshape(rows, queries, heads, width)
-
-    def _attend_kernel(self, layer: int, q: Tensor) -> Tensor:
-        keys, values = self.pool.kv[layer]
-        config = self.pool.config
-        out = decode_attention(
-            q.squeeze(1),
-            keys,
-            values,
-            self._own_int,
-            self._lengths,
-            self._prompts,
-            softcap=config.attention_softcap or 0.0,
-            window=config.window(layer) or 0,
-            backend=self._kernel or "auto",
-        )
-        return out.unsqueeze(1)
 
     def _attend_fused(self, layer: int, q: Tensor, mask: Tensor) -> Tensor:
         """Long chunks of rows that share nothing."""

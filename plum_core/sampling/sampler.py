@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 
 from plum_core.sampling.contiguous import ContiguousBatch
+from plum_core.sampling.graphs import cuda_capture
+from plum_core.sampling.graphs import why_not as graphs_why_not
 from plum_core.sampling.native import why_not
 from plum_core.sampling.paged import PagedBatch
 from plum_core.sampling.params import Completion, Request, SamplingParams
@@ -48,6 +50,7 @@ class Sampler:
     pays for one row. Samples and log-probs are those of the quantised policy: a trainer must compute its own.
     invariant: native decoding whose every bit is a function of prompt and seed: prompts are prefilled one by one, and
     products that are not compiled take a fixed number of rows (see the README for what it costs).
+    graphs: on a GPU and with a budget, decode steps as CUDA graphs, one a bucket of shapes (``graphs.py``).
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Sampler:
         native: bool = False,
         int8: bool = False,
         invariant: bool = False,
+        graphs: bool = False,
     ) -> None:
         cohort_rows = min(max_rows, max(16, max_rows // 8)) if cohort_rows is None else cohort_rows
         if not 1 <= cohort_rows <= max_rows:
@@ -100,6 +104,9 @@ class Sampler:
         compiled = native and not packed and not int8 and multiplies(decoder.head_weight.dtype)
         self.kind: Kind = "int8" if int8 else "compiled" if compiled else "tiled" if invariant else "plain"
         self.decoder, self.tokenizer, self.packed, self.native, self.int8 = decoder, tokenizer, packed, native, int8
+        if graphs and (reason := graphs_why_not(decoder.config, decoder.head_weight.device, kv_tokens, speculate)):
+            raise ValueError(f"graphs cannot be captured: {reason}")
+        self.capture = cuda_capture if graphs else None
         self.invariant = invariant
         self.max_rows, self.cohort_rows = max_rows, cohort_rows
         self.kv_tokens, self.kv_block, self.speculate = kv_tokens, kv_block, speculate
@@ -231,6 +238,7 @@ class Sampler:
             block=self.kv_block,
             step_tokens=self.step_tokens,
             ahead=self.speculate,
+            capture=self.capture,
         )
 
     def _checked(self, requests: Iterable[Request | None], params: SamplingParams) -> Iterator[Request | None]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from plum_kernels import add_rms_norm, norm_rotate, swiglu
+from plum_kernels import add_rms_norm, norm_rotate, split_qkv, swiglu
 from plum_models.rope import Rope, rotary_tables, rotate
 
 CASES = {
     "swiglu": [(1, 1), (7, 13), (2, 3, 33), (0, 8)],
     "add_rms_norm": [(1, 1), (7, 13), (2, 3, 33), (0, 8)],
     "norm_rotate": [(1, 1, 2), (7, 3, 6), (2, 4, 3, 10), (0, 2, 4)],
+    "split_qkv": [(1, 3, 2), (7, 7, 6), (2, 4, 5, 10), (0, 4, 4)],  # the heads of q, k and v, a group or two
 }
 ALL = [(name, shape) for name, shapes in CASES.items() for shape in shapes]
 
@@ -19,6 +20,8 @@ ALL = [(name, shape) for name, shapes in CASES.items() for shape in shapes]
 def leaves(name, shape, dtype, seed=0):
     g = torch.Generator().manual_seed(seed)
     x, other, weight = (torch.randn(s, generator=g).to(dtype) for s in (shape, shape, shape[-1:]))
+    if name == "split_qkv":
+        return x, weight, torch.randn(shape[-1:], generator=g).to(dtype)
     return {"swiglu": (x, other), "add_rms_norm": (x, other, weight), "norm_rotate": (x, weight)}[name]
 
 
@@ -33,8 +36,12 @@ def call(name, arrays, backend="reference", norm=True):
         return (swiglu(*arrays, backend=backend),)
     if name == "add_rms_norm":
         return add_rms_norm(*arrays, 1e-6, backend=backend)
-    x, weight = arrays
+    x, weight, *of_k = arrays
     cos, sin = (t.to(torch.promote_types(x.dtype, torch.float32)) for t in tables(x.shape))
+    if of_k:
+        weights = (weight, *of_k) if norm else ()
+        groups = 2 if x.shape[-2] == 7 else 1
+        return split_qkv(x.flatten(-2), cos, sin, groups, x.shape[-1], *weights, backend=backend)
     return (norm_rotate(x, cos, sin, weight if norm else None, backend=backend),)
 
 
@@ -63,6 +70,14 @@ def test_rotation_is_the_decoders(dtype):
     )
 
 
+def test_the_split_is_rotations_of_the_parts_and_a_copy():
+    x, q_weight, k_weight = leaves("split_qkv", (7, 7, 6), torch.float64)
+    cos, sin = (t.double() for t in tables((7, 7, 6)))
+    q, k, v = split_qkv(x.flatten(1), cos, sin, 2, 6, q_weight, k_weight)
+    assert torch.equal(q, norm_rotate(x[:, :3], cos, sin, q_weight))
+    assert torch.equal(k, norm_rotate(x[:, 3:5], cos, sin, k_weight)) and torch.equal(v, x[:, 5:])
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_compiles_as_one_graph(name):
     arrays = leaves(name, CASES[name][2], torch.float32)
@@ -79,6 +94,10 @@ def test_compiles_as_one_graph(name):
         (add_rms_norm, (torch.zeros(2, 3), torch.zeros(2, 3).double(), torch.zeros(3), 1e-6), "residual must be as x"),
         (norm_rotate, (torch.zeros(5, 2, 4), torch.zeros(2, 4), torch.zeros(2, 4)), "no multiple of 2 positions"),
         (norm_rotate, (torch.zeros(5, 2, 4), torch.zeros(5, 6), torch.zeros(5, 6)), "R even and at most 4"),
+        (split_qkv, (torch.zeros(5, 16), torch.zeros(5, 4), torch.zeros(5, 4), 2, 4), "heads of 4 with G=2, got"),
+        (split_qkv, (torch.zeros(5, 18), torch.zeros(5, 4), torch.zeros(5, 4), 1, 4), "heads of 4 with G=1, got"),
+        (split_qkv, (torch.zeros(5, 16), torch.zeros(2, 4), torch.zeros(2, 4), 1, 4), "no multiple of 2 positions"),
+        (split_qkv, (torch.zeros(5, 16), torch.zeros(5, 4), torch.zeros(5, 4), 1, 4, torch.ones(4)), "come together"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )

@@ -21,7 +21,7 @@ def gpu(monkeypatch):
 def test_a_dry_run_walks_every_section_and_measures_nothing(gpu, tmp_path, capsys):
     assert gpu.main(["--dry", "--results", str(tmp_path)]) == 0
     record = json.loads(next(tmp_path.glob("*-gpu-dry.json")).read_text())
-    assert {row["section"] for row in record["rows"]} == {"checks", "tuning", "tables"}
+    assert {row["section"] for row in record["rows"]} == {"checks", "tuning", "tables", "decode"}
     assert not record["failures"] and record["ceiling_flops"] is None
     assert all(row.get("ms") is None for row in record["rows"])
     assert all(found == "not measured" for _, found in record["bars"])

@@ -35,7 +35,7 @@ def test_values_and_gradients(backend, options, groups):
         torch.testing.assert_close(got, truth, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("backend", ["flash", "varlen", "sdpa"])
+@pytest.mark.parametrize("backend", ["flash", "varlen", "triton", "sdpa"])
 def test_error_budget_in_bf16(backend):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     *arrays, cu = inputs(torch.bfloat16, width=64, device=device)
@@ -72,8 +72,17 @@ def test_gradcheck_and_nothing_at_all(backend):
         ({"v": torch.zeros(4, 2, 6)}, "k and v"),
         ({"window": 0}, "window must be at least 1"),
         ({"cu_seqlens": torch.tensor([0.0, 4.0])}, "cu_seqlens must be"),
-        ({"backend": "fast"}, "backend must be one of auto, flash, varlen, sdpa, reference"),
+        ({"backend": "fast"}, "backend must be one of auto, flash, varlen, triton, sdpa, reference"),
         ({"backend": "varlen"}, "backend varlen needs a GPU|backend varlen needs bf16"),
+        (
+            {
+                "q": torch.zeros(4, 4, 8).double(),
+                "k": torch.zeros(4, 2, 8).double(),
+                "v": torch.zeros(4, 2, 8).double(),
+                "backend": "triton",
+            },
+            "backend triton needs a GPU, got|backend triton needs bf16 or fp16",
+        ),
         ({"q": torch.zeros(4, 4, 8).double()}, "share one dtype"),
     ],
     ids=lambda x: str(x)[:30],

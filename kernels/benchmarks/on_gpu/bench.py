@@ -23,6 +23,7 @@ class Bench:
     rows: list[Row] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    choices: dict[str, Any] = field(default_factory=dict)  # the fastest back ends and tiles, by ``tuning``
     ceiling: float | None = None  # FLOP/s of the device's own bf16 product
     deadline: float = float("inf")
     section: str = ""

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from on_gpu import decoding, sampling
 from on_gpu.bench import Bench, Row, within_budget
 from plum_kernels import (
     add_rms_norm,
@@ -16,6 +17,7 @@ from plum_kernels import (
     norm_rotate,
     packed_attention,
     preference_loss,
+    split_qkv,
     swiglu,
 )
 from plum_kernels.attention.interface import ATTENTION_BACKENDS, available
@@ -48,7 +50,9 @@ def compare(
     return {"budget_used": max(within_budget(*parts, hair) for parts in zip(got, plain, exact, strict=True))}
 
 
-def _logprob(bench: Bench, shape: tuple[int, int, int], dtype: torch.dtype, options: dict[str, float]) -> Row:
+def _logprob(
+    bench: Bench, shape: tuple[int, int, int], dtype: torch.dtype, options: dict[str, float], backend: str
+) -> Row:
     n, d, v = shape
     g = torch.Generator().manual_seed(n)
     arrays = [torch.randn(*s, generator=g).to(bench.device, dtype) for s in ((n, d), (v, d), (v,))]
@@ -61,7 +65,7 @@ def _logprob(bench: Bench, shape: tuple[int, int, int], dtype: torch.dtype, opti
         out = linear_logprob(x, w, y, bias=b, entropy=True, backend=backend, **options)
         return [part for part in out if part is not None]
 
-    return compare(compute, arrays, bench.triton, HAIR[dtype])
+    return compare(compute, arrays, backend, HAIR[dtype])
 
 
 def preference_inputs(bench: Bench, name: str, rows: int = 300) -> tuple[Tensor, dict[str, Tensor]]:
@@ -116,7 +120,7 @@ def _head(bench: Bench, dtype: torch.dtype, threshold: float) -> Row:
 
 def _decoder(bench: Bench, name: str, dtype: torch.dtype) -> Row:
     g = torch.Generator().manual_seed(3)
-    shape = (37, 6, 130) if name == "norm_rotate" else (37, 1030)
+    shape = (37, 6, 130) if name in ("norm_rotate", "split_qkv") else (37, 1030)
     x, other, weight = (torch.randn(*s, generator=g).to(bench.device, dtype) for s in (shape, shape, shape[-1:]))
     angles = torch.randn(37, 64, generator=g).to(bench.device)
 
@@ -127,10 +131,13 @@ def _decoder(bench: Bench, name: str, dtype: torch.dtype) -> Row:
             return list(add_rms_norm(leaves[0], leaves[1], leaves[2], 1e-6, backend=backend))
         tables = (angles.cos(), angles.sin())
         cos, sin = (torch.cat((t, t), -1).to(torch.promote_types(leaves[0].dtype, torch.float32)) for t in tables)
+        if name == "split_qkv":
+            return list(split_qkv(leaves[0].flatten(1), cos, sin, 2, 130, *leaves[1:], backend=backend))
         return [norm_rotate(leaves[0], cos, sin, leaves[1], backend=backend)]
 
-    arrays = {"swiglu": [x, other], "add_rms_norm": [x, other, weight], "norm_rotate": [x, weight]}[name]
-    return compare(compute, arrays, bench.triton, HAIR[dtype])
+    arrays = {"swiglu": [x, other], "add_rms_norm": [x, other, weight], "norm_rotate": [x, weight]}
+    arrays["split_qkv"] = [x, weight, torch.flip(weight, (0,))]
+    return compare(compute, arrays[name], bench.triton, HAIR[dtype])
 
 
 def _attention(bench: Bench, backend: str, window: int | None) -> Row:
@@ -147,15 +154,23 @@ def _attention(bench: Bench, backend: str, window: int | None) -> Row:
     return compare(compute, arrays, backend, 2**-6)
 
 
-def _bit_equal(bench: Bench) -> Row:
+def _bit_equal(bench: Bench, function: str) -> Row:
     g = torch.Generator().manual_seed(5)
     n, v = (33, 101) if bench.dry else (257, 5003)
     x, w = (torch.randn(s, 128, generator=g).to(bench.device, torch.bfloat16) for s in (n, v))
     y = torch.randint(0, v, (n,), generator=g).to(bench.device)
+    arrays = [x, w]
+    if function == "packed_attention":
+        arrays = [torch.randn(n, h, 64, generator=g).to(bench.device, torch.bfloat16) for h in (4, 2, 2)]
+    cu = torch.tensor([0, 1, n // 2, n], device=bench.device)
+    name = "hybrid" if function == "hybrid" and not bench.dry else bench.triton
     first: list[Tensor] = []
     for _ in range(20):
-        leaves = [t.detach().requires_grad_() for t in (x, w)]
-        made = results([linear_logprob(leaves[0], leaves[1], y, backend=bench.triton).logp], leaves)
+        leaves = [t.detach().requires_grad_() for t in arrays]
+        if function == "packed_attention":
+            made = results([packed_attention(*leaves, cu, n, backend=bench.triton)], leaves)
+        else:
+            made = results([linear_logprob(leaves[0], leaves[1], y, backend=name).logp], leaves)
         first = first or made
         assert all(torch.equal(a, b) for a, b in zip(first, made, strict=True)), "two runs differ"
     return {"runs": 20}
@@ -165,8 +180,9 @@ def run(bench: Bench) -> None:
     for dtype in HAIR:
         for shape in SHAPES[:4] if bench.dry else SHAPES:
             for options in OPTIONS:
-                name = f"linear_logprob {'x'.join(map(str, shape))} {str(dtype)[6:]} {options or ''}".strip()
-                bench.item(name, partial(_logprob, bench, shape, dtype, options))
+                for backend in dict.fromkeys((bench.triton, "reference" if bench.dry else "hybrid")):
+                    name = f"linear_logprob {backend} {'x'.join(map(str, shape))} {str(dtype)[6:]} {options or ''}"
+                    bench.item(name.strip(), partial(_logprob, bench, shape, dtype, options, backend))
     for objective in SPECS:
         if not objective.startswith("aot"):  # they sort, and have no kernel
             bench.item(f"preference_loss {objective}", partial(_preference, bench, objective))
@@ -174,9 +190,12 @@ def run(bench: Bench) -> None:
         for threshold in (0.0, 1e-5):
             name = f"linear_preference {str(dtype)[6:]} threshold {threshold}"
             bench.item(name, partial(_head, bench, dtype, threshold))
-        for function in ("swiglu", "add_rms_norm", "norm_rotate"):
+        for function in ("swiglu", "add_rms_norm", "norm_rotate", "split_qkv"):
             bench.item(f"{function} {str(dtype)[6:]}", partial(_decoder, bench, function, dtype))
     for backend in ATTENTION_BACKENDS[:-1]:
         for window in (None, 33):
             bench.item(f"packed_attention {backend} window {window}", partial(_attention, bench, backend, window))
-    bench.item("twenty runs are bit-equal", partial(_bit_equal, bench))
+    for function in ("linear_logprob", "hybrid", "packed_attention"):
+        bench.item(f"{function}: twenty runs are bit-equal", partial(_bit_equal, bench, function))
+    sampling.check(bench)
+    decoding.check(bench)

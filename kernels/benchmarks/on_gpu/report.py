@@ -13,7 +13,9 @@ import torch
 import triton
 
 from on_gpu.bench import Bench, Row
+from plum_kernels import choice
 
+WAYS = ("by every sample", "once")
 NOT_MEASURED = "not measured"
 
 
@@ -29,14 +31,20 @@ def versions() -> dict[str, str]:
 
 def _value(bench: Bench, name: str, key: str) -> float | None:
     for row in bench.rows:
-        if row["section"] == "tables" and row["name"] == name and row.get(key) is not None:
+        if row["section"] in ("tables", "decode") and row["name"] == name and row.get(key) is not None:
             return float(row[key])
     return None
 
 
+def _percent(bench: Bench, name: str) -> str:
+    share = _value(bench, name, "share_of_roofline")
+    return NOT_MEASURED if share is None else f"{share:.1%}"
+
+
 def bars(bench: Bench) -> list[tuple[str, str]]:
     """(what was promised, what was found): nothing that was not measured in this run."""
-    share = _value(bench, "forward: plum linear_logprob", "share_of_ceiling")
+    shares = [_value(bench, f"forward: plum linear_logprob{way}", "share_of_ceiling") for way in ("", ", hybrid")]
+    share = max((found for found in shares if found is not None), default=None)
     ours, exact = (_value(bench, f"dpo step: plum one visit{suffix}", "ms") for suffix in (", filter 1e-5", ""))
     theirs = _value(bench, "dpo step: Liger fused DPO, all rows", "ms")
     peak = _value(bench, "dpo step: plum one visit", "peak_mib")
@@ -54,6 +62,19 @@ def bars(bench: Bench) -> list[tuple[str, str]]:
         (
             "DPO step's head, peak memory, gradients (2.4 GiB) included: at most those and 1.5 GB",
             NOT_MEASURED if peak is None else f"{peak:.0f} MiB",
+        ),
+        *(
+            (f"decode {size}, share of the roofline: at least 70 %", _percent(bench, f"{size}: decode, CUDA graphs"))
+            for size in ("0.5B", "1.5B", "7B")
+        ),
+        (
+            "decode attention at 7B, a prompt read once against by every sample: at least 1.5 x",
+            times(
+                *(
+                    _value(bench, f"7B: decode attention, prompt read {way}", "ms")
+                    for way in ("by every sample", "once")
+                )
+            ),
         ),
     ]
 
@@ -87,15 +108,19 @@ def markdown(bench: Bench, device: str) -> str:
 
 
 def write(bench: Bench, folder: Path) -> list[Path]:
+    """The record and the page; what "auto" takes on this device too, where this run's checks came before it."""
     device = "cpu (dry run)" if bench.dry else torch.cuda.get_device_name()
     stem = f"{date.today().isoformat()}-gpu-{'dry' if bench.dry else device.lower().replace(' ', '-')}"
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         "date": date.today().isoformat(), "device": device, "dry": bench.dry, "versions": versions(),
         "ceiling_flops": bench.ceiling, "bars": bars(bench), "rows": bench.rows, "cut": bench.cut,
-        "failures": bench.failures,
+        "failures": bench.failures, "choices": bench.choices,
     }  # fmt: skip
     data, page = folder / f"{stem}.json", folder / f"{stem}.md"
     data.write_text(json.dumps(record, indent=1) + "\n")
     page.write_text(markdown(bench, device))
-    return [data, page]
+    checked = any(row["section"] == "checks" for row in bench.rows) and not bench.failures
+    if not checked or not bench.choices:
+        return [data, page]
+    return [data, page, choice.write(device, record["date"], bench.choices["backends"], bench.choices["tiles"])]

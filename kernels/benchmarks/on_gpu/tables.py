@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from on_gpu import peers
+from on_gpu import peers, sampling
 from on_gpu.bench import Bench, Row
 from plum_kernels import (
     add_rms_norm,
@@ -17,10 +17,12 @@ from plum_kernels import (
     norm_rotate,
     packed_attention,
     preference_loss,
+    split_qkv,
     swiglu,
 )
 from plum_kernels.attention.interface import ATTENTION_BACKENDS, available
 
+SMALL = ("swiglu", "add_rms_norm", "norm_rotate", "split_qkv")
 TOLERANCE = 3e-2  # relative, by norm, of bf16 results to those of the naive path
 
 
@@ -46,8 +48,8 @@ def _step(method: peers.Method, arrays: tuple[Tensor, Tensor, Tensor], train: tu
     return [loss.detach(), *(t.grad for t in (x, w) if t.grad is not None)]
 
 
-def _ours(bench: Bench, x: Tensor, w: Tensor, y: Tensor) -> Tensor:
-    return -linear_logprob(x, w, y, backend=bench.triton).logp
+def _ours(bench: Bench, backend: str, x: Tensor, w: Tensor, y: Tensor) -> Tensor:
+    return -linear_logprob(x, w, y, backend="reference" if bench.dry else backend).logp
 
 
 def _logprob_row(
@@ -114,21 +116,23 @@ def _liger_dpo(bench: Bench) -> Row:
 
 
 def _small(bench: Bench, name: str, backend: str) -> Row:
-    rows, width = (8, 64) if bench.dry else (8192, 4096)
+    rows, width = (8, 256) if bench.dry else (8192, 4096)
     x, other = (torch.randn(rows, width, device=bench.device).bfloat16().requires_grad_() for _ in range(2))
     weight = torch.ones(width, device=bench.device, dtype=torch.bfloat16, requires_grad=True)
     head = torch.ones(64, device=bench.device, dtype=torch.bfloat16, requires_grad=True)
     angles = torch.randn(rows, 32, device=bench.device)
     cos, sin = (torch.cat((t, t), -1) for t in (angles.cos(), angles.sin()))
-    calls: dict[str, Callable[[], Tensor]] = {
-        "swiglu": lambda: swiglu(x, other, backend=backend),
-        "add_rms_norm": lambda: sum(add_rms_norm(x, other, weight, 1e-6, backend=backend), torch.zeros(())),
-        "norm_rotate": lambda: norm_rotate(x.view(rows, -1, 64), cos, sin, head, backend=backend),
+    split = partial(split_qkv, groups=1 if bench.dry else 8, head_width=64)
+    calls: dict[str, Callable[[], tuple[Tensor, ...]]] = {
+        "swiglu": lambda: (swiglu(x, other, backend=backend),),
+        "add_rms_norm": lambda: add_rms_norm(x, other, weight, 1e-6, backend=backend),
+        "norm_rotate": lambda: (norm_rotate(x.view(rows, -1, 64), cos, sin, head, backend=backend),),
+        "split_qkv": lambda: split(x, cos, sin, q_weight=head, k_weight=head, backend=backend),
     }
 
     def step() -> None:
         out = calls[name]()
-        out.backward(torch.ones_like(out))
+        torch.autograd.backward(out, [torch.ones_like(part) for part in out])
 
     return bench.measure(step, seconds=1.0)
 
@@ -151,7 +155,9 @@ def _attention(bench: Bench, backend: str) -> Row:
 
 def run(bench: Bench) -> None:
     shape = (24, 8, 64) if bench.dry else (8192, 4096, 152064)
-    methods = {"plum linear_logprob": partial(_ours, bench), **peers.logprob_peers(bench.dry)}
+    ours = {"plum linear_logprob": "triton", "plum linear_logprob, hybrid": "hybrid"}
+    methods: dict[str, peers.Method | str] = {name: partial(_ours, bench, way) for name, way in ours.items()}
+    methods |= peers.logprob_peers(bench.dry)
     for title, train in (("forward", (False, False)), ("frozen head", (True, False)), ("trained head", (True, True))):
         for name, method in methods.items():
             own = name.startswith("plum")
@@ -162,8 +168,9 @@ def run(bench: Bench) -> None:
     bench.item("dpo step: plum one visit, cached reference", partial(_dpo, bench, "one visit", 0.0, True))
     bench.item("dpo step: plum one visit, filter 1e-5", partial(_dpo, bench, "one visit", 1e-5, False))
     bench.item("dpo step: plum apart, frozen head", partial(_dpo, bench, "apart", 0.0, False, True))
-    for name in ("swiglu", "add_rms_norm", "norm_rotate"):
+    for name in SMALL:
         for backend in ("reference", bench.triton):
             bench.item(f"{name}: {backend}", partial(_small, bench, name, backend))
     for backend in ATTENTION_BACKENDS[:-1]:
         bench.item(f"packed_attention: {backend}", partial(_attention, bench, backend))
+    sampling.tables(bench)

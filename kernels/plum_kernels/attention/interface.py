@@ -8,18 +8,24 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import math
+import os
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ATTENTION_BACKENDS = ("flash", "varlen", "sdpa", "reference")
+from plum_kernels.choice import auto
+
+ATTENTION_BACKENDS = ("flash", "varlen", "triton", "sdpa", "reference")
+UNMEASURED = ("flash", "varlen", "sdpa")  # the order of "auto" where no run on the device is committed
 LOW = (torch.bfloat16, torch.float16)
 
 
 def available(backend: str, q: Tensor) -> str | None:
     """None where ``backend`` can take q; otherwise why it cannot."""
     if backend in ("sdpa", "reference"):
+        return None
+    if backend == "triton" and q.dtype != torch.float64 and os.environ.get("TRITON_INTERPRET") == "1":
         return None
     if not q.is_cuda:
         return f"needs a GPU, got tensors on {q.device}"
@@ -62,14 +68,17 @@ def packed_attention(
 ) -> Tensor:
     """(T, H, E): softmax(scale q k) v over the positions of the same sequence up to the own one.
 
-    backend: "flash" is flash-attn where it is installed; "varlen" torch's own kernel; both need a GPU and bf16 or
-    fp16. "sdpa" goes sequence by sequence through torch's scaled_dot_product_attention; "reference" makes all (T, T)
-    scores. "auto" is the first of these that can take q. Raises ValueError for what does not fit, and where a back end
-    that was named cannot run.
+    backend: "flash" is flash-attn where it is installed; "varlen" torch's own kernel; "triton" ours, with
+    the same bits each run, gradients included; all three need a GPU and bf16 or fp16. "sdpa" goes sequence by sequence
+    through torch's scaled_dot_product_attention; "reference" makes all (T, T) scores. "auto" is the fastest by
+    a committed run on this device (``plum_kernels.choice``) where that can take q, else the first of flash, varlen and
+    sdpa that can. Raises ValueError for what does not fit, and where a back end that was named cannot run.
     """
     _check(q, k, v, cu_seqlens, window, backend)
     if backend == "auto":
-        backend = next(name for name in ATTENTION_BACKENDS if available(name, q) is None)
+        first = next(name for name in UNMEASURED if available(name, q) is None)
+        backend = auto("packed_attention", q.device, first)
+        backend = first if available(backend, q) else backend
     elif reason := available(backend, q):
         raise ValueError(f"backend {backend} {reason}: use backend='sdpa'")
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
@@ -77,6 +86,11 @@ def packed_attention(
         return reference_attention(q, k, v, cu_seqlens, window, scale)
     if backend == "sdpa":
         return _sdpa(q, k, v, cu_seqlens, window, scale)
+    if backend == "triton":
+        from plum_kernels.attention.operator import packed_attention_op  # a second to import: for those who ask
+
+        attended: Tensor = packed_attention_op(q, k, v, cu_seqlens, window or 0, scale)[0]
+        return attended
     left = -1 if window is None else window - 1
     cu = cu_seqlens.to(torch.int32)
     if backend == "flash":

@@ -19,12 +19,16 @@ BLOCK = 32 if INTERPRETED else 1024  # elements of a program of swiglu
 PROGRAMS = 3 if INTERPRETED else 256  # that share the rows where a weight's gradient is summed
 
 
-def _like(x: Tensor) -> Tensor:
+def kept(x: Tensor) -> torch.dtype:
     """What a kernel writes; the interpreter narrows to bf16 by truncation, so there torch narrows."""
-    return torch.empty(x.shape, dtype=torch.float32 if INTERPRETED else x.dtype, device=x.device)
+    return torch.float32 if INTERPRETED else x.dtype
 
 
-def _width(d: int) -> dict[str, int]:
+def _like(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=kept(x), device=x.device)
+
+
+def width_of(d: int) -> dict[str, int]:
     block = triton.next_power_of_2(d)
     return {"BLOCK": block, "num_warps": 1 if block <= 256 else 4 if block <= 4096 else 8}
 
@@ -56,7 +60,7 @@ def add_norm_op(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tupl
     inverse = torch.empty(len(x), dtype=torch.float32, device=x.device)
     if out.numel():
         kernels.add_norm_forward[(len(x),)](
-            x, residual, weight, out, total, inverse, x.shape[1], eps, **_width(x.shape[1])
+            x, residual, weight, out, total, inverse, x.shape[1], eps, **width_of(x.shape[1])
         )
     return out.to(x.dtype), total.to(x.dtype), inverse
 
@@ -73,7 +77,7 @@ def add_norm_gradient(
         return dx.to(total.dtype), torch.zeros_like(weight)
     kernels.add_norm_backward[(programs,)](
         dout.contiguous(), dtotal.contiguous(), total.contiguous(), inverse, weight.contiguous(),
-        dx, dw, rows, width, programs, **_width(width),
+        dx, dw, rows, width, programs, **width_of(width),
     )  # fmt: skip
     return dx.to(total.dtype), dw.sum(0).to(weight.dtype)
 
@@ -88,7 +92,7 @@ def norm_rotate_op(x: Tensor, cos: Tensor, sin: Tensor, weight: Tensor | None, e
     if out.numel():
         kernels.norm_rotate_forward[(tokens * heads,)](
             x, cos.contiguous(), sin.contiguous(), x if weight is None else weight.contiguous(), out, inverse,
-            width, cos.shape[1], heads, len(cos), eps, NORM=weight is not None, **_width(width),
+            width, cos.shape[1], heads, len(cos), eps, NORM=weight is not None, **width_of(width),
         )  # fmt: skip
     return out.to(x.dtype), inverse
 
@@ -105,7 +109,7 @@ def norm_rotate_gradient(
         kernels.norm_rotate_backward[(programs,)](
             dout.contiguous(), x.contiguous(), cos.contiguous(), sin.contiguous(),
             x if weight is None else weight.contiguous(), inverse, dx, dw,
-            tokens * heads, width, cos.shape[1], heads, len(cos), programs, NORM=weight is not None, **_width(width),
+            tokens * heads, width, cos.shape[1], heads, len(cos), programs, NORM=weight is not None, **width_of(width),
         )  # fmt: skip
     return dx.to(x.dtype), x.new_zeros(0) if weight is None else dw.sum(0).to(weight.dtype)
 

@@ -37,3 +37,12 @@ def reference_norm_rotate(x: Tensor, cos: Tensor, sin: Tensor, weight: Tensor | 
     first, second = turned.chunk(2, -1)
     out = (turned * cos + torch.cat((second, first), -1) * sin).to(x.dtype)
     return out if width == x.shape[-1] else torch.cat((out, x[..., width:]), -1)
+
+
+def reference_split_qkv(
+    x: Tensor, cos: Tensor, sin: Tensor, groups: int, q_weight: Tensor | None, k_weight: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x (T, H + 2 G, E), a fused projection's heads, to q (T, H, E), k and v (T, G, E): q and k normed and rotated."""
+    q, k, v = x.split((x.shape[1] - 2 * groups, groups, groups), 1)
+    q, k = (reference_norm_rotate(t, cos, sin, w, eps) for t, w in ((q, q_weight), (k, k_weight)))
+    return q, k, v

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plum_kernels.head.operator import fused_preference
 from plum_kernels.logprob.blocks import Transform
-from plum_kernels.logprob.interface import autocast, check_inputs, check_options
+from plum_kernels.logprob.interface import autocast, check_inputs, check_options, fastest
 from plum_kernels.logprob.operator import settings_of
 from plum_kernels.preference.formulas import SPECS, Given
 from plum_kernels.preference.interface import check_preference, fill_options, metrics_of
@@ -60,7 +60,7 @@ def linear_preference(
 
     backend: "reference" holds all logits; "blocked" and "triton" a chunk; "compiled" (a CPU with AVX-512, fp32 and
     bf16, no filter) only a block, 8 T D V operations at a higher rate; "auto" is "compiled" where that can be had and
-    nothing is filtered, else "blocked". First order only.
+    nothing is filtered, on a GPU the fastest by a committed run there, else "blocked". First order only.
     Raises ValueError for shapes, dtypes, devices and options that do not fit.
     """
     filled = fill_options(objective, options)
@@ -86,6 +86,9 @@ def linear_preference(
         raise ValueError(f"scale must be ({count},), one a loss, got {tuple(scale.shape)}")
     if backend == "compiled" and threshold:
         raise ValueError(f"backend='compiled' has no filter, got threshold {threshold}: use 'blocked', or 0")
+    if backend == "hybrid":
+        raise ValueError("backend hybrid is of linear_logprob alone: use backend='triton'")
+    backend = fastest("linear_preference", hidden) if backend == "auto" else backend
     if backend == "triton":
         from plum_kernels.logprob.triton_backend import check_device  # a second to import: for those who ask
 

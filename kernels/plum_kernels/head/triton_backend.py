@@ -13,7 +13,8 @@ from torch import Tensor
 from plum_kernels.head.filter import Kept, choose
 from plum_kernels.head.triton_kernels import kept_dw, kept_dx, tile_exponentials, tile_finish
 from plum_kernels.logprob.blocks import LN_2, Transform, spans
-from plum_kernels.logprob.triton_backend import INTERPRETED, Launch, product
+from plum_kernels.logprob.products import product
+from plum_kernels.logprob.triton_backend import INTERPRETED, Launch
 from plum_kernels.preference.formulas import SPECS, Given, Options
 from plum_kernels.preference.triton_backend import _preference_loss
 

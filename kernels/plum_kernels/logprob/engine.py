@@ -63,6 +63,10 @@ def statistics(p: Problem, entropy: bool, backend: str) -> tuple[Tensor, Tensor,
         return _head(p).statistics(entropy)
     if backend == "blocked":
         return blocked.statistics(Blocks(p.x, p.weight, p.bias, p.transform), p.targets, entropy)
+    if backend == "hybrid":
+        from plum_kernels.logprob import hybrid
+
+        return hybrid.statistics(hybrid.Rows(p.x.contiguous(), p.weight, p.bias, p.transform, entropy), p.targets)
     from plum_kernels.logprob import triton_backend as tiles  # a second to import
 
     x, weight = p.x.contiguous(), p.weight.contiguous()
@@ -85,6 +89,11 @@ def gradients(
             dx, dw, db = blocked.gradients(blocks, p.targets, state, upstream, wanted)
         db = None if db is None or p.bias is None else db.to(p.bias.dtype)
         return None if dx is None else dx.to(p.x.dtype), dw, db
+    if backend == "hybrid":
+        from plum_kernels.logprob import hybrid
+
+        rows = hybrid.Rows(p.x.contiguous(), p.weight, p.bias, p.transform, upstream.entropy is not None)
+        return hybrid.gradients(rows, p.targets, state, upstream, wanted)
     from plum_kernels.logprob import triton_backend as tiles
 
     x, weight = p.x.contiguous(), p.weight.contiguous()
@@ -100,8 +109,8 @@ def expectation(p: Problem, backend: str) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 
 def has_expectation(backend: str) -> bool:
-    """Whether a frozen head is visited once. Triton's tiles are made twice: its products read whole rows."""
-    return backend != "triton"
+    """Whether a frozen head is visited once. The GPU's logits are made twice: its products read whole rows."""
+    return backend not in ("triton", "hybrid")
 
 
 def check_range(targets: Tensor, vocabulary: int, ignore_index: int) -> None:

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from plum_kernels.choice import auto
 from plum_kernels.logprob.blocks import Transform
 from plum_kernels.logprob.engine import check_range, has_expectation
 from plum_kernels.logprob.operator import fused_logprob, settings_of
 from plum_kernels.logprob.reference import reference_logprob
 
-BACKENDS = ("blocked", "compiled", "reference", "triton")
+BACKENDS = ("blocked", "compiled", "reference", "triton", "hybrid")
 
 
 class LinearLogprob(NamedTuple):
@@ -52,6 +53,11 @@ def autocast(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.get_autocast_dtype(kind)
     casts = (torch.float32, torch.bfloat16, torch.float16)
     return hidden.to(dtype) if hidden.dtype in casts else hidden, weight.to(dtype) if weight.dtype in casts else weight
+
+
+def fastest(function: str, x: Tensor) -> str:
+    """Backend "auto" of ``function`` for x on a GPU; elsewhere "auto" still, which the operator settles."""
+    return "auto" if x.dtype == torch.float64 or not x.is_cuda else auto(function, x.device, "blocked")
 
 
 def check_options(temperature: float, logit_scale: float, softcap: float | None, backend: str) -> None:
@@ -94,10 +100,10 @@ def _fused(
     entropy: bool,
     backend: str,
 ) -> list[Tensor | None]:
-    if backend == "triton":
+    if backend in ("triton", "hybrid"):
         from plum_kernels.logprob.triton_backend import check_device  # a second to import: for those who ask
 
-        check_device(x)
+        check_device(x, backend)
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
     frozen = torch.is_grad_enabled() and x.requires_grad and not trained and not entropy
     keep = frozen and has_expectation(backend)
@@ -139,8 +145,9 @@ def linear_logprob(
     backend: "blocked" never holds more than a 2 MiB block of the (tokens, V) logits and makes each block
     again in backward, by torch's operators; "compiled" (a CPU with AVX-512, fp32 and bf16) does so in C++ that is
     compiled at its first use, bf16 multiplied as it is and summed in fp32; "reference" is the definition and holds
-    all logits; "triton" (a GPU, no fp64) tiles them in one kernel. "auto" is "compiled" on a CPU that can have it,
-    else "blocked", also on GPUs until the Triton kernels have been timed on one; what a CPU lacks is said once.
+    all logits; "triton" (a GPU, no fp64) tiles them in one kernel; "hybrid" (a GPU, no fp64) has the device's own
+    product write some rows of them and kernels read those. "auto" is "compiled" on a CPU that can have it, on a GPU the
+    fastest by a committed run there (``plum_kernels.choice``), else "blocked"; what a device lacks is said once.
 
     Raises ValueError for shapes, dtypes, devices or options that do not fit, and for a target outside the
     vocabulary.
@@ -166,7 +173,7 @@ def linear_logprob(
         with torch.autocast(hidden.device.type, enabled=False):
             parts = _reference(*flat)
     else:
-        parts = _fused(*flat, backend)
+        parts = _fused(*flat, fastest("linear_logprob", hidden) if backend == "auto" else backend)
     logp, logsumexp, h = (None if part is None else part.view(targets.shape) for part in parts)
     assert logp is not None and logsumexp is not None
     return LinearLogprob(logp, logsumexp, h)

@@ -15,7 +15,9 @@ import torch
 import triton
 from torch import Tensor
 
-from plum_kernels.logprob.blocks import LN_2, Transform, Upstream, spans
+from plum_kernels import choice
+from plum_kernels.logprob.blocks import LN_2, Transform, Upstream
+from plum_kernels.logprob.products import products, row_stride
 from plum_kernels.logprob.triton_kernels import tile_gradient, tile_statistics
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -55,9 +57,9 @@ def tile_for(x: Tensor) -> Tile:
     """The tile of x's device; half as wide and deep for fp32, whose elements are twice as large."""
     if INTERPRETED:
         return INTERPRETER_TILE
-    tile = TILES[target_of(x.device)]
     if x.element_size() < 4:
-        return tile
+        measured = choice.tile("linear_logprob", x.device)
+        return TILES[target_of(x.device)] if measured is None else Tile(**measured)
     return Tile(BM=64, BV=64, BK=32, warps=4, stages=2)
 
 
@@ -137,42 +139,19 @@ def gradients(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """As ``blocked.gradients``. Sums over chunks are fp32."""
     rows = of_rows(state, g)
-    want_x, want_w, want_b = wanted
-    weight, bias = launch.weight, launch.bias
-    stride = triton.cdiv(len(weight), 8) * 8  # rows of the buffer start on 16 bytes
-    size = chunk_rows(len(x), stride, x.element_size())
-    # the interpreter narrows to bf16 by truncation, so there the kernel stores fp32 and torch narrows
-    buffer = x.new_empty(size, stride, dtype=torch.float32 if INTERPRETED else x.dtype)
-    dx = torch.empty_like(x) if want_x else None
-    dw = torch.zeros_like(weight, dtype=torch.float32) if want_w else None
-    db = torch.zeros(len(weight), dtype=torch.float32, device=x.device) if want_b else None
-    for r in spans(len(x), size):
+    stride = row_stride(launch.weight)
+
+    def make(r: slice, buffer: Tensor) -> None:
         part = [values[r] for values in rows]
         launch(tile_gradient, x[r], targets[r], *part, buffer, stride, scale=launch.transform.gain)
-        da = buffer[: r.stop - r.start, : len(weight)].to(x.dtype)
-        if dx is not None:
-            torch.mm(da, weight, out=dx[r])
-        if dw is not None:
-            dw += product(da.T, x[r])
-        if db is not None:
-            db += da.sum(0, dtype=torch.float32)
-    return (
-        dx,
-        None if dw is None else dw.to(weight.dtype),
-        None if db is None or bias is None else db.to(bias.dtype),
-    )
+
+    size = chunk_rows(len(x), stride, x.element_size())
+    return products(make, x, launch.weight, launch.bias, wanted, size)
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b in fp32, from fp32 sums without a rounding to the operands' dtype where the device can."""
-    if a.dtype == torch.float32:
-        return a @ b
-    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
-
-
-def check_device(x: Tensor) -> None:
+def check_device(x: Tensor, backend: str = "triton") -> None:
     """Raises ValueError for fp64 and for tensors that are not on a GPU (unless Triton interprets)."""
     if x.dtype == torch.float64:
-        raise ValueError("backend triton has no fp64: use backend='blocked'")
+        raise ValueError(f"backend {backend} has no fp64: use backend='blocked'")
     if not (x.is_cuda or INTERPRETED):
-        raise ValueError(f"backend triton needs a GPU, got tensors on {x.device}: use backend='blocked'")
+        raise ValueError(f"backend {backend} needs a GPU, got tensors on {x.device}: use backend='blocked'")

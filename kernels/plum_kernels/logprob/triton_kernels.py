@@ -23,6 +23,36 @@ def _swizzle(pid, rows, columns, GROUP: tl.constexpr):
 
 
 @triton.jit
+def base_two(a, inner, outer, SOFTCAP: tl.constexpr):
+    """u of raw logits a."""
+    u = a * inner
+    if SOFTCAP:
+        e = tl.exp2(-2.8853900817779268 * tl.abs(u))  # exp(-2 |u|): tanh without a library call
+        tanh = (1.0 - e) / (1.0 + e)
+        u = tl.where(u < 0, -tanh, tanh) * outer
+    return u
+
+
+@triton.jit
+def logit_gradient(
+    u, m, flow, spread, level, is_target, own, inside, outer, scale, SOFTCAP: tl.constexpr, ENTROPY: tl.constexpr
+):
+    """dloss / da of each raw logit; what belongs to a row is broadcast by the caller. See backward."""
+    shifted = u - m
+    e = tl.exp2(shifted)
+    if ENTROPY:
+        finite = tl.where(e > 0, shifted, 0.0)
+        dz = e * (flow - spread * (finite * LN_2 + level))
+    else:
+        dz = e * flow
+    dz = tl.where(is_target, dz + own, dz) * scale
+    if SOFTCAP:
+        tanh = u / outer
+        dz = tl.where(inside, dz * (1.0 - tanh * tanh), 0.0)
+    return dz
+
+
+@triton.jit
 def _tile(
     x_ptr, w_ptr, b_ptr, N, V, D, row, column, inner, outer,
     HAS_BIAS: tl.constexpr, SOFTCAP: tl.constexpr, DESCRIPTORS: tl.constexpr, WIDEN: tl.constexpr,
@@ -50,12 +80,7 @@ def _tile(
         acc = tl.dot(x, w.T, acc, input_precision="ieee")
     if HAS_BIAS:
         acc += tl.load(b_ptr + columns, mask=columns < V, other=0.0).to(tl.float32)[None, :]
-    u = acc * inner
-    if SOFTCAP:
-        e = tl.exp2(-2.8853900817779268 * tl.abs(u))  # exp(-2 |u|): tanh without a library call
-        tanh = (1.0 - e) / (1.0 + e)
-        u = tl.where(u < 0, -tanh, tanh) * outer
-    return tl.where((columns < V)[None, :], u, float("-inf"))
+    return tl.where((columns < V)[None, :], base_two(acc, inner, outer, SOFTCAP), float("-inf"))
 
 
 @triton.jit
@@ -108,21 +133,18 @@ def tile_gradient(
     )  # fmt: skip
     rows, columns = row + tl.arange(0, BM), column + tl.arange(0, BV)
     real = rows < N
-    shifted = u - tl.load(m_ptr + rows, mask=real, other=0.0)[:, None]
-    e = tl.exp2(shifted)
-    factor = tl.load(flow_ptr + rows, mask=real, other=0.0)[:, None]
+    m = tl.load(m_ptr + rows, mask=real, other=0.0)
+    flow = tl.load(flow_ptr + rows, mask=real, other=0.0)
+    spread = m
+    level = m
     if ENTROPY:
-        spread = tl.load(spread_ptr + rows, mask=real, other=0.0)[:, None]
-        level = tl.load(level_ptr + rows, mask=real, other=0.0)[:, None]
-        finite = tl.where(e > 0, shifted, 0.0)
-        dz = e * (factor - spread * (finite * LN_2 + level))
-    else:
-        dz = e * factor
+        spread = tl.load(spread_ptr + rows, mask=real, other=0.0)
+        level = tl.load(level_ptr + rows, mask=real, other=0.0)
     target = tl.load(y_ptr + rows, mask=real, other=-1)
     own = tl.load(target_ptr + rows, mask=real, other=0.0)
-    dz = tl.where(target[:, None] == columns[None, :], dz + own[:, None], dz) * scale
-    if SOFTCAP:
-        tanh = u / outer
-        dz = tl.where((columns < V)[None, :], dz * (1.0 - tanh * tanh), 0.0)
+    dz = logit_gradient(
+        u, m[:, None], flow[:, None], spread[:, None], level[:, None], target[:, None] == columns[None, :],
+        own[:, None], (columns < V)[None, :], outer, scale, SOFTCAP, ENTROPY,
+    )  # fmt: skip
     at = rows.to(tl.int64)[:, None] * stride + columns[None, :]
     tl.store(g_ptr + at, dz.to(g_ptr.dtype.element_ty), mask=real[:, None] & (columns < V)[None, :])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from plum_kernels.choice import auto
 from plum_kernels.preference.formulas import SPECS, Given, Options, pair_weights
 from plum_kernels.preference.reference import reference_preference_loss
 
@@ -130,7 +131,8 @@ def preference_loss(
     sequence get no gradient. Losses of aot come in the order of its sorted margins. First order only.
 
     backend: "triton" does everything in one launch, gradients of tokens too; "reference" is the definition, and the
-    only one for aot and aot_unpaired, which sort; "auto" is "reference", until the kernel has been timed on a GPU.
+    only one for aot and aot_unpaired, which sort; "auto" is "triton" on a GPU where a committed
+    run found it faster (``plum_kernels.choice``), else "reference".
 
     Raises ValueError for shapes, dtypes, devices and options that do not fit.
     """
@@ -140,6 +142,8 @@ def preference_loss(
     if backend not in ("auto", *PREFERENCE_BACKENDS):
         raise ValueError(f"backend must be one of auto, {', '.join(PREFERENCE_BACKENDS)}, got {backend!r}")
     compute = reference_preference_loss
+    if backend == "auto" and objective not in ("aot", "aot_unpaired") and logps.dtype != torch.float64:
+        backend = auto("preference_loss", logps.device, "reference")
     if backend == "triton":
         from plum_kernels.preference.triton_backend import triton_preference_loss as compute  # a second to import
     point = kl if kl is not None else shift

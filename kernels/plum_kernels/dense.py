@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 PLAIN = (Tensor, torch.nn.Parameter)  # not a DTensor, for which torch's own operators know how to split
 
@@ -89,6 +90,16 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 linear_op.register_autograd(_backward, setup_context=_setup)
+
+
+@register_flop_formula(torch.ops.plum_kernels.linear)
+def _flops(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * x.numel() * weight[0]
+
+
+@register_flop_formula(torch.ops.plum_kernels.linear_gradient)
+def _flops_of_gradient(grad: torch.Size, x: torch.Size, weight: torch.Size, wanted: list[bool], **_: Any) -> int:
+    return 2 * grad.numel() * weight[1] * (wanted[0] + wanted[1])
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

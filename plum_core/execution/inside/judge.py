@@ -192,7 +192,7 @@ def _run_child(child: Child, converse: Callable[[Child], None], limits: dict[str
         converse(child)
         ending = Ending("violation", "said that it was done before its answers were")
     except Ending as reason:
-        ending = reason
+        ending = reason.with_traceback(None)  # which leads back to this frame, a circle around all that was answered
     except Closed:
         closed = True  # told apart below, by its wait status
     finally:

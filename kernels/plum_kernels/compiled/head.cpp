@@ -12,8 +12,9 @@
 #include "parallel.h"
 #include "product.h"
 
-static const i64 ROWS = 64;     // of a block
-static const i64 SPAN = 512;    // columns of a block, where N is small enough
+static const i64 ROWS = 64;  // of a block
+// columns of a block where N is small enough: a wider one adds to dx less often, and packs more of the weight at once
+static const i64 FORWARD = 512, BACKWARD = 1024;
 static const i64 HELD = 1 << 23;  // elements of a span's gradient at most: N * C
 static const float LN_2 = 0.693147180559945309f;
 
@@ -25,8 +26,7 @@ struct Problem {
     float inner, outer, gain;  // Transform's; outer 0 where there is no cap
 };
 
-static i64 span_of(i64 rows) {
-    i64 columns = SPAN;
+static i64 span_of(i64 rows, i64 columns) {
     while (columns > PANEL && columns * rows > HELD) columns /= 2;
     return columns;
 }
@@ -48,9 +48,11 @@ struct Head {
     const Problem &p;
     const X *x, *weight;
     const i64 columns, padded, deep;  // C, N and D as the products count them
-    Head(const Problem &p)
-        : p(p), x((const X *)p.x), weight((const X *)p.weight), columns(span_of(p.rows)), padded(up(p.rows, 2)),
-          deep(depth(x, p.width)) {}
+    // strides of a block's rows and of x turned: rows a power of two apart would share a few sets of the cache
+    const i64 lead, tall;
+    Head(const Problem &p, i64 span)
+        : p(p), x((const X *)p.x), weight((const X *)p.weight), columns(span_of(p.rows, span)), padded(up(p.rows, 2)),
+          deep(depth(x, p.width)), lead(columns + 16), tall(padded + 32) {}
 
     i64 blocks() const { return (p.rows + ROWS - 1) / ROWS; }
     i64 width_at(i64 v) const { return least(columns, p.vocabulary - v); }
@@ -70,8 +72,8 @@ struct Head {
     void logits(i64 r, i64 count, i64 v, const X *transposed, float *u) const {
         const i64 c = width_at(v);
         for (i64 j = 0; j < c; j += PANEL)
-            multiply(count, PANEL, deep, p.stride, columns, false, x + r * p.stride, transposed + j * deep, u + j);
-        for (i64 i = 0; i < count; i++, u += columns) {
+            multiply(count, PANEL, deep, p.stride, lead, false, x + r * p.stride, transposed + j * deep, u + j);
+        for (i64 i = 0; i < count; i++, u += lead) {
             for (i64 j = 0; j < c; j += 16) {
                 v16 a = load(u + j) * p.inner;
                 if (p.bias) a += beyond(v + j) * p.inner;
@@ -90,7 +92,7 @@ struct Head {
 
     void add_rows(i64 count, i64 c, const X *a, const X *straight, float *out) const {  // out (count, D) += a W
         for (i64 d = 0; d < p.width; d += PANEL)
-            multiply(count, least(PANEL, p.width - d), depth(a, c), columns, p.width, true, a, straight + d * columns,
+            multiply(count, least(PANEL, p.width - d), depth(a, c), lead, p.width, true, a, straight + d * columns,
                      out + d);
     }
 
@@ -100,8 +102,8 @@ struct Head {
         for (int k = 0; k < 2; k++) transposed[k] = arena.take<X>(transposed_size());
         for (int k = 0; k < 2; k++) straight[k] = mean ? arena.take<X>(straight_size()) : nullptr;
         for (i64 t = 0; t < p.threads; t++) {
-            u[t] = arena.take<float>(ROWS * columns);
-            e[t] = mean ? arena.take<X>(ROWS * columns) : nullptr;
+            u[t] = arena.take<float>(ROWS * lead);
+            e[t] = mean ? arena.take<X>(ROWS * lead) : nullptr;
         }
         return arena.used;
     }
@@ -124,7 +126,7 @@ struct Head {
                     const i64 r = b * ROWS, count = least(ROWS, p.rows - r);
                     logits(r, count, v, transposed[turn], u[member]);
                     for (i64 i = 0; i < count; i++)
-                        statistics(r + i, v, u[member] + i * columns, picked, m, s, t, mean, e[member] + i * columns);
+                        statistics(r + i, v, u[member] + i * lead, picked, m, s, t, mean, e[member] + i * lead);
                     if (mean) add_rows(count, width_at(v), e[member], straight[turn], mean + r * p.width);
                 }
             }
@@ -177,12 +179,12 @@ struct Head {
     i64 backward_work(Arena &arena, bool want_x, bool want_w, bool want_b, Held &held) const {
         held.transposed = arena.take<X>(transposed_size());
         held.straight = want_x ? arena.take<X>(straight_size()) : nullptr;
-        held.turned = want_w ? arena.take<X>(p.width * padded) : nullptr;
+        held.turned = want_w ? arena.take<X>(p.width * tall) : nullptr;
         held.panels = want_w ? arena.take<X>(columns * padded) : nullptr;
         held.sums = want_b ? arena.take<float>(blocks() * columns) : nullptr;
         for (i64 t = 0; t < p.threads; t++) {
-            held.u.push_back(arena.take<float>(ROWS * columns));
-            held.da.push_back(want_x ? arena.take<X>(ROWS * columns) : nullptr);
+            held.u.push_back(arena.take<float>(ROWS * lead));
+            held.da.push_back(want_x ? arena.take<X>(ROWS * lead) : nullptr);
             held.tile.push_back(want_w ? arena.take<float>(PANEL * PANEL) : nullptr);
         }
         return arena.used;
@@ -203,14 +205,14 @@ struct Head {
             if (dw)
                 for (i64 d = p.width * member / team.size; d < p.width * (member + 1) / team.size; d++)
                     for (i64 r = 0; r < padded; r++)
-                        held.turned[d * padded + r] = r < p.rows ? x[r * p.stride + d] : X{};
+                        held.turned[d * tall + r] = r < p.rows ? x[r * p.stride + d] : X{};
             for (i64 v = 0; v < p.vocabulary; v += columns) {
                 pack(v, held.transposed, held.straight, member, team.size);
                 team.wait();
                 for (i64 b = from; b < to; b++) {
                     const i64 r = b * ROWS, count = least(ROWS, p.rows - r);
                     logits(r, count, v, held.transposed, held.u[member]);
-                    for (i64 i = 0; i < count; i++) to_gradient(r + i, v, held.u[member] + i * columns, known);
+                    for (i64 i = 0; i < count; i++) to_gradient(r + i, v, held.u[member] + i * lead, known);
                     hand_on(b, count, width_at(v), held, member);
                     if (dx) add_rows(count, width_at(v), held.da[member], held.straight, dx + r * p.width);
                 }
@@ -249,14 +251,14 @@ struct Head {
         float *u = held.u[member];
         const i64 r = b * ROWS;
         if (X *da = held.da[member])
-            for (i64 i = 0; i < count; i++, da += columns) {
-                for (i64 j = 0; j < c; j += 16) store(da + j, load(u + i * columns + j));
+            for (i64 i = 0; i < count; i++, da += lead) {
+                for (i64 j = 0; j < c; j += 16) store(da + j, load(u + i * lead + j));
                 if (depth(da, c) > c) put(da + c, 0);
             }
         if (held.sums)
             for (i64 j = 0; j < c; j += 16) {
                 v16 total = {};
-                for (i64 i = 0; i < count; i++) total += load(u + i * columns + j);
+                for (i64 i = 0; i < count; i++) total += load(u + i * lead + j);
                 store(held.sums + b * columns + j, total);
             }
         if (held.panels)
@@ -266,17 +268,31 @@ struct Head {
     void fill(i64 r, i64 count, i64 c, const float *u, float *panel) const {
         for (i64 i = 0; i < count; i++)
             for (i64 j = 0; j < PANEL; j += 16)
-                store(panel + place(panel, r + i, j), j < c ? load(u + i * columns + j) : (v16){});
+                store(panel + place(panel, r + i, j), j < c ? load(u + i * lead + j) : (v16){});
         if (r + count == p.rows && padded > p.rows) memset(panel + p.rows * PANEL, 0, PANEL * sizeof(float));
     }
     void fill(i64 r, i64 count, i64 c, const float *u, bf16 *panel) const {
         for (i64 i = 0; i < count; i += 2)
             for (i64 j = 0; j < PANEL; j += 16) {
                 n16 pair = {};
-                if (j < c) pair = rounded(load(u + i * columns + j));
-                if (j < c && i + 1 < count) pair |= rounded(load(u + (i + 1) * columns + j)) << 16;
+                if (j < c) pair = rounded(load(u + i * lead + j));
+                if (j < c && i + 1 < count) pair |= rounded(load(u + (i + 1) * lead + j)) << 16;
                 *(n16 *)(panel + place(panel, r + i, j)) = pair;
             }
+    }
+
+    // a tile (wide, PANEL) to ``count`` rows of the weight's gradient, turned
+    void turned_out(const float *tile, i64 wide, i64 count, X *to) const {
+        const i64 whole = wide / 16 * 16;
+        for (i64 i0 = 0; i0 < count; i0 += 16)
+            for (i64 k0 = 0; k0 < whole; k0 += 16) {
+                n16 words[16];
+                for (i64 k = 0; k < 16; k++) memcpy(&words[k], tile + (k0 + k) * PANEL + i0, 64);
+                turn(words);
+                for (i64 i = 0; i < least(16, count - i0); i++) store(to + (i0 + i) * p.width + k0, as_real(words[i]));
+            }
+        for (i64 i = 0; i < count; i++)
+            for (i64 k = whole; k < wide; k++) put(to + i * p.width + k, tile[k * PANEL + i]);
     }
 
     // rows v.. of the weight's gradient: tiles of its transpose, x^T da, turned as they are written
@@ -285,24 +301,22 @@ struct Head {
         float *tile = held.tile[member];
         for (i64 n = across * down * member / team; n < across * down * (member + 1) / team; n++) {
             const i64 j = n / down * PANEL, d = n % down * PANEL, wide = least(PANEL, p.width - d);
-            multiply(wide, PANEL, padded, padded, PANEL, false, held.turned + d * padded, held.panels + j * padded, tile);
-            for (i64 i = 0; i < least(PANEL, c - j); i++) {
-                X *to = dw + (v + j + i) * p.width + d;
-                for (i64 k = 0; k < wide; k++) put(to + k, tile[k * PANEL + i]);
-            }
+            multiply(wide, PANEL, padded, tall, PANEL, false, held.turned + d * tall, held.panels + j * padded, tile);
+            turned_out(tile, wide, least(PANEL, c - j), dw + (v + j) * p.width + d);
         }
     }
 };
 
 template <typename X>
 static i64 work_bytes(const Problem *p, i64 want_mean, i64 want_x, i64 want_w, i64 want_b) {
-    const Head<X> head(*p);
+    const bool back = want_x || want_w || want_b;
+    const Head<X> head(*p, back ? BACKWARD : FORWARD);
     Arena forward{nullptr}, backward{nullptr};
     X *packed[4];
     std::vector<float *> u(p->threads);
     std::vector<X *> e(p->threads);
     typename Head<X>::Held held;
-    if (want_x || want_w || want_b) return head.backward_work(backward, want_x, want_w, want_b, held) + 64;
+    if (back) return head.backward_work(backward, want_x, want_w, want_b, held) + 64;
     return head.forward_work(forward, want_mean, packed, packed + 2, u.data(), e.data()) + 64;
 }
 
@@ -314,12 +328,12 @@ static char *aligned(void *work) { return (char *)(((uintptr_t)work + 63) / 64 *
     }                                                                                                                  \
     extern "C" void plum_head_forward_##NAME(const Problem *p, void *work, float *picked, float *m, float *s,         \
                                              float *t, float *mean) {                                                  \
-        Head<X>(*p).forward(aligned(work), picked, m, s, t, mean);                                                     \
+        Head<X>(*p, FORWARD).forward(aligned(work), picked, m, s, t, mean);                                                     \
     }                                                                                                                  \
     extern "C" void plum_head_backward_##NAME(const Problem *p, void *work, const float *m, const float *s,           \
                                               const float *h, const float *of_target, const float *of_lse,             \
                                               const float *of_entropy, float *dx, void *dw, float *db) {               \
-        Head<X>(*p).backward(aligned(work), {m, s, h, of_target, of_lse, of_entropy}, dx, (X *)dw, db);                \
+        Head<X>(*p, BACKWARD).backward(aligned(work), {m, s, h, of_target, of_lse, of_entropy}, dx, (X *)dw, db);                \
     }                                                                                                                  \
     extern "C" int plum_head_probe_##NAME() {                                                                          \
         alignas(64) X a[PANEL * 2] = {}, b[PANEL * 2] = {};                                                            \

@@ -65,10 +65,15 @@ static void pack_rows(const bf16 *source, i64 stride, i64 count, i64 width, bf16
     for (i64 k = 0; k < count; k += 2) {
         const bf16 *a = source + k * stride, *b = a + stride;
         bf16 *to = panel + k * PANEL;
-        for (i64 j = 0; j < width; j++) {
+        i64 j = 0;
+        for (; k + 1 < count && j + 16 <= width; j += 16) {
+            const n16 low = __builtin_convertvector(*(const h16 *)(a + j), n16);
+            *(n16 *)(to + 2 * j) = low | __builtin_convertvector(*(const h16 *)(b + j), n16) << 16;
+        }
+        for (; j < width; j++) {
             to[2 * j] = a[j];
             to[2 * j + 1] = k + 1 < count ? b[j] : bf16{0};
         }
-        for (i64 j = 2 * width; j < 2 * PANEL; j++) to[j] = bf16{0};
+        for (j = 2 * width; j < 2 * PANEL; j++) to[j] = bf16{0};
     }
 }

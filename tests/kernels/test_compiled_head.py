@@ -94,8 +94,8 @@ def test_nan_and_infinity_are_not_hidden():
 
 @needed
 def test_workspace_is_far_from_the_logits():
-    """A trained head takes a few blocks beside its gradients: the logits would be 40 MB here."""
-    rows, width, vocabulary = 1000, 64, 10_000
+    """A trained head takes a few spans beside its gradients, whatever the vocabulary: the logits would be 160 MB here."""
+    rows, width, vocabulary = 1000, 64, 40_000
     inputs = make_inputs((rows, width, vocabulary), torch.float32, bias=False)
     taken = []
     real = torch.empty

@@ -21,7 +21,11 @@ SHAPES = [
     (23, 3, 47),  # a block minus one, several blocks
     (0, 4, 9),  # an empty batch
 ]
-WIDE_SHAPES = [(129, 66, 1100), (64, 64, 512), (63, 127, 513)]  # compiled: blocks of 64 x 512 and 64 x 1024, panels of 64
+WIDE_SHAPES = [
+    (129, 66, 1100),
+    (64, 64, 512),
+    (63, 127, 513),
+]  # compiled: blocks of 64 x 512 and 64 x 1024, panels of 64
 
 
 pytestmark = pytest.mark.poison

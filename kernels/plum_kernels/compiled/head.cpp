@@ -13,8 +13,11 @@
 #include "product.h"
 
 static const i64 ROWS = 64;  // of a block
-// columns of a block where N is small enough: a wider one adds to dx less often, and packs more of the weight at once
-static const i64 FORWARD = 512, BACKWARD = 1024;
+// columns of a block where N is small enough: a wider one adds to dx less often, but packs more of the weight at once and
+// sums longer without a break, which fp32's error budget does not allow
+static const i64 FORWARD = 512;
+template <typename X>
+static const i64 BACKWARD = sizeof(X) == 2 ? 1024 : 512;
 static const i64 HELD = 1 << 23;  // elements of a span's gradient at most: N * C
 static const float LN_2 = 0.693147180559945309f;
 
@@ -310,7 +313,7 @@ struct Head {
 template <typename X>
 static i64 work_bytes(const Problem *p, i64 want_mean, i64 want_x, i64 want_w, i64 want_b) {
     const bool back = want_x || want_w || want_b;
-    const Head<X> head(*p, back ? BACKWARD : FORWARD);
+    const Head<X> head(*p, back ? BACKWARD<X> : FORWARD);
     Arena forward{nullptr}, backward{nullptr};
     X *packed[4];
     std::vector<float *> u(p->threads);
@@ -333,7 +336,7 @@ static char *aligned(void *work) { return (char *)(((uintptr_t)work + 63) / 64 *
     extern "C" void plum_head_backward_##NAME(const Problem *p, void *work, const float *m, const float *s,           \
                                               const float *h, const float *of_target, const float *of_lse,             \
                                               const float *of_entropy, float *dx, void *dw, float *db) {               \
-        Head<X>(*p, BACKWARD).backward(aligned(work), {m, s, h, of_target, of_lse, of_entropy}, dx, (X *)dw, db);                \
+        Head<X>(*p, BACKWARD<X>).backward(aligned(work), {m, s, h, of_target, of_lse, of_entropy}, dx, (X *)dw, db);                \
     }                                                                                                                  \
     extern "C" int plum_head_probe_##NAME() {                                                                          \
         alignas(64) X a[PANEL * 2] = {}, b[PANEL * 2] = {};                                                            \

@@ -94,7 +94,7 @@ def test_nan_and_infinity_are_not_hidden():
 
 @needed
 def test_workspace_is_far_from_the_logits():
-    """A trained head takes a few spans beside its gradients, whatever the vocabulary: the logits would be 160 MB here."""
+    """A trained head takes a few spans beside its gradients, where the logits would be 160 MB."""
     rows, width, vocabulary = 1000, 64, 40_000
     inputs = make_inputs((rows, width, vocabulary), torch.float32, bias=False)
     taken = []

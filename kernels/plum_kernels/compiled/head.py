@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,11 +54,10 @@ def missing(dtype: torch.dtype) -> str | None:
     return None
 
 
-def _function(name: str, dtype: torch.dtype) -> Callable[..., int]:
+def _function(name: str, dtype: torch.dtype) -> Any:
     library = _library()
     assert not isinstance(library, str), library
-    function: Callable[..., int] = getattr(library, f"plum_head_{name}_{DTYPES[dtype]}")
-    return function
+    return getattr(library, f"plum_head_{name}_{DTYPES[dtype]}")
 
 
 class Inputs(NamedTuple):
@@ -92,7 +90,7 @@ class Head:
 
     def _run(self, name: str, wanted: tuple[bool, bool, bool, bool], *tensors: Tensor | None) -> None:
         size = _function("work", self.dtype)
-        size.restype = ctypes.c_int64  # type: ignore[attr-defined]
+        size.restype = ctypes.c_int64
         work = torch.empty(size(ctypes.byref(self.problem), *map(ctypes.c_int64, wanted)), dtype=torch.uint8)
         addresses = (None if t is None else ctypes.c_void_p(t.data_ptr()) for t in (work, *tensors))
         _function(name, self.dtype)(ctypes.byref(self.problem), *addresses)

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -194,7 +195,7 @@ def vllm_works(
         "new_tokens": config.new_tokens,
     }
     engine = stack.enter_context(closing(Vllm(config.vllm_python, threads, settings)))
-    return {name: lambda new, p=name in VLLM[1:]: engine(new, p) for name in VLLM}  # type: ignore[misc]
+    return {name: partial(engine, logprobs=name in VLLM[1:]) for name in VLLM}
 
 
 def passes(works: dict[str, Callable[[int], Pass]], config: Config) -> list[dict[str, object]]:

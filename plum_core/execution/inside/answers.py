@@ -10,7 +10,7 @@ from plum_core.execution.inside.endings import Ending
 from plum_core.execution.inside.processes import ANSWERS_TOGETHER
 from plum_core.execution.inside.results import exception_result
 
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # decode without its search for white space
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # typeshed lacks it; decode, less its search for spaces
 
 
 class Answers(NamedTuple):
